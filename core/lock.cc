@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: MIT
+#include "core/lock.h"
+
+#include <algorithm>
+
+namespace lockfs {
+namespace {
+
+constexpr size_t kSlotQueue = kModeCount;
+
+size_t queue_of(Share want) { return want.is_slot() ? kSlotQueue : static_cast<size_t>(want.mode); }
+
+Share share_of_queue(size_t queue, uint32_t slot_size) {
+  return queue == kSlotQueue ? slot_of(slot_size) : Share{static_cast<Mode>(queue), 0};
+}
+
+// Slots go with slots only as far as they are counted, which a queue's order cannot see.
+bool passes(Share want, Share waiter) { return compatible(want, waiter) && !want.is_slot(); }
+
+}  // namespace
+
+bool Lock::held() const {
+  if (slots_held != 0) return true;
+  return std::any_of(granted.begin() + 1, granted.end(), [](uint32_t n) { return n != 0; });
+}
+
+uint64_t Lock::inode() const {
+  // FNV-1a over both names; the top bit keeps clear of the fixed nodes.
+  uint64_t hash = 14695981039346656037ULL ^ space->id;
+  for (const char c : name) hash = (hash ^ static_cast<uint8_t>(c)) * 1099511628211ULL;
+  return hash | 1ULL << 63;
+}
+
+bool Lock::fits(const Owner& owner, Share want) const {
+  if (!want.above_null()) return true;
+  const bool own = owner.holding && owner.held.above_null();
+  const uint32_t slots = slots_held - (own && owner.held.is_slot() ? 1 : 0);
+  if (slots != 0 && (!want.is_slot() || slots >= want.slots)) return false;
+  for (size_t i = 1; i < kModeCount; ++i) {
+    const Share other{static_cast<Mode>(i), 0};
+    const bool mine = own && owner.held == other;
+    if (granted.at(i) > (mine ? 1U : 0U) && !compatible(want, other)) return false;
+  }
+  return true;
+}
+
+bool Lock::must_queue(Share want) const {
+  if (!queues || !want.above_null()) return false;
+  for (const auto& [place, other] : queues->converting) {
+    if (!passes(want, other->wait->request.want)) return true;
+  }
+  for (size_t i = 0; i < queues->waiting.size(); ++i) {
+    if (!queues->waiting.at(i).empty() && !passes(want, share_of_queue(i, slot_size))) return true;
+  }
+  return false;
+}
+
+bool Lock::conversion_deadlock(const Owner& owner, Share want) const {
+  if (!queues) return false;
+  // A converter waits for those whose held mode its wanted mode does not go with. Follow that
+  // from `owner` through other converters: a way back to `owner` never ends.
+  std::vector<const Owner*> seen;
+  std::vector<Share> open = {want};
+  while (!open.empty()) {
+    const Share wanted = open.back();
+    open.pop_back();
+    if (!seen.empty() && !compatible(wanted, owner.held)) return true;
+    for (const auto& [place, other] : queues->converting) {
+      if (other == &owner || compatible(wanted, other->held)) continue;
+      if (std::find(seen.begin(), seen.end(), other) != seen.end()) continue;
+      seen.push_back(other);
+      open.push_back(other->wait->request.want);
+    }
+  }
+  return false;
+}
+
+Owner* Lock::next_grantable() const {
+  if (!queues) return nullptr;
+  for (const auto& [place, owner] : queues->converting) {
+    if (fits(*owner, owner->wait->request.want)) return owner;
+  }
+  // The heads in the order of their places. One may go if it fits what is held and would not
+  // have to wait behind an earlier head: those are exactly the earlier waiters, by mode.
+  std::array<Owner*, kModeCount + 1> heads{};
+  size_t count = 0;
+  for (const auto& queue : queues->waiting) {
+    if (!queue.empty()) heads.at(count++) = queue.begin()->second;
+  }
+  std::sort(heads.begin(), heads.begin() + static_cast<ptrdiff_t>(count),
+            [](Owner* a, Owner* b) { return a->wait->sequence < b->wait->sequence; });
+  for (size_t i = 0; i < count; ++i) {
+    const Share want = heads.at(i)->wait->request.want;
+    const auto behind = [&](const Owner* o) { return !passes(want, o->wait->request.want); };
+    if (!fits(*heads.at(i), want)) continue;
+    if (std::any_of(heads.begin(), heads.begin() + static_cast<ptrdiff_t>(i), behind)) continue;
+    const auto& converting = queues->converting;
+    if (std::any_of(converting.begin(), converting.end(),
+                    [&](const auto& c) { return behind(c.second); })) {
+      continue;
+    }
+    return heads.at(i);
+  }
+  return nullptr;
+}
+
+bool Lock::any_blocker(const Owner& waiter, const std::function<bool(Owner&)>& visit) const {
+  const Share want = waiter.wait->request.want;
+  for (Owner* o = first; o != nullptr; o = o->next) {
+    const bool full = want.is_slot() && o->held.is_slot() && slots_held >= want.slots;
+    if (o != &waiter && (full || !compatible(want, o->held)) && visit(*o)) return true;
+  }
+  if (waiter.wait->converting || !queues) return false;
+  for (const auto& [place, other] : queues->converting) {
+    if (!passes(want, other->wait->request.want) && visit(*other)) return true;
+  }
+  for (size_t i = 0; i < queues->waiting.size(); ++i) {
+    const Share ahead = share_of_queue(i, slot_size);
+    if (passes(want, ahead)) continue;
+    const auto& queue = queues->waiting.at(i);
+    for (auto at = queue.lower_bound(waiter.wait->sequence); at != queue.begin();) {
+      if (visit(*(--at)->second)) return true;
+      if (!passes(ahead, ahead)) break;  // This one waits for those before it.
+    }
+  }
+  return false;
+}
+
+Mode Lock::needed(const Owner* owner, Share want) const {
+  Mode need = want.mode;
+  const bool own = owner != nullptr && owner->holding;
+  if (slots_held > (own && owner->held.is_slot() ? 1U : 0U)) need = join(need, Mode::kCW);
+  for (size_t i = 1; i < kModeCount; ++i) {
+    const bool mine = own && owner->held == Share{static_cast<Mode>(i), 0};
+    if (granted.at(i) > (mine ? 1U : 0U)) need = join(need, static_cast<Mode>(i));
+  }
+  return need;
+}
+
+void Lock::enqueue(Owner& owner) {
+  if (!queues) queues = std::make_unique<Queues>();
+  const Share want = owner.wait->request.want;
+  auto& queue = owner.wait->converting ? queues->converting : queues->waiting.at(queue_of(want));
+  queue.emplace(owner.wait->sequence, &owner);
+  ++queues->size;
+  if (want.is_slot()) slot_size = want.slots;
+  ++changes;
+}
+
+void Lock::dequeue(Owner& owner) {
+  const Share want = owner.wait->request.want;
+  auto& queue = owner.wait->converting ? queues->converting : queues->waiting.at(queue_of(want));
+  queue.erase(owner.wait->sequence);
+  if (--queues->size == 0) queues.reset();
+  ++changes;
+}
+
+void Lock::hold(Owner& owner, Share share) {
+  drop(owner);
+  owner.holding = true;
+  owner.held = share;
+  if (share.is_slot()) {
+    ++slots_held;
+    slot_size = share.slots;
+  } else {
+    ++granted.at(static_cast<size_t>(share.mode));
+  }
+  owner.prev = last;
+  owner.next = nullptr;
+  (last != nullptr ? last->next : first) = &owner;
+  last = &owner;
+  ++changes;
+}
+
+void Lock::drop(Owner& owner) {
+  if (!owner.holding) return;
+  if (owner.held.is_slot()) {
+    --slots_held;
+  } else {
+    --granted.at(static_cast<size_t>(owner.held.mode));
+  }
+  (owner.prev != nullptr ? owner.prev->next : first) = owner.next;
+  (owner.next != nullptr ? owner.next->prev : last) = owner.prev;
+  owner.prev = owner.next = nullptr;
+  owner.holding = false;
+  owner.held = {};
+  ++changes;
+}
+
+std::vector<Owner*> Lock::waiting_in_order() const {
+  std::vector<Owner*> all;
+  if (!queues) return all;
+  for (const auto& queue : queues->waiting) {
+    for (const auto& [place, owner] : queue) all.push_back(owner);
+  }
+  std::sort(all.begin(), all.end(),
+            [](Owner* a, Owner* b) { return a->wait->sequence < b->wait->sequence; });
+  std::vector<Owner*> converting;
+  for (const auto& [place, owner] : queues->converting) converting.push_back(owner);
+  all.insert(all.begin(), converting.begin(), converting.end());
+  return all;
+}
+
+}  // namespace lockfs

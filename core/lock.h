@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <sys/types.h>
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "core/lock_backend.h"
+#include "core/timer_queue.h"
+
+namespace lockfs {
+
+struct Lock;
+struct Lockspace;
+enum class OwnerId : uint64_t { kNone = 0 };
+
+/// Who asks, as the kernel tells it: `pid` is the thread's id on this host, 0 when out of sight.
+struct Client {
+  pid_t pid = 0;
+  uid_t uid = 0;
+  gid_t gid = 0;
+};
+
+/// One request for a lock.
+struct Request {
+  Share want;
+  bool now = false;         ///< Fail with kWouldBlock rather than wait.
+  bool drop_first = false;  ///< flock(2)'s conversion: what is held is given up before waiting.
+  std::optional<Duration> timeout;  ///< Wait at most that long.
+  std::optional<Duration> ttl;      ///< Lose the lock that long after the grant.
+  std::optional<Duration> linger;   ///< Keep the lock that long after the last close.
+  std::string note;                 ///< Shown to whoever reads the lock.
+};
+
+/// A request that waits in its lock's queue.
+struct Wait {
+  Request request;
+  Client client;
+  pid_t process = 0;      ///< client.pid's process, 0 when unknown.
+  uint64_t sequence = 0;  ///< Its place: smaller goes first.
+  TimePoint since;
+  std::optional<TimePoint> deadline;
+  TimerId timer = TimerId::kNone;
+  bool converting = false;  ///< Holds something above NL meanwhile.
+};
+
+/// What few owners have.
+struct OwnerExtras {
+  std::string note;
+  std::optional<Duration> ttl;
+  std::optional<TimePoint> expires;
+  TimerId timer = TimerId::kNone;  ///< For ttl while open, for linger after the close.
+  std::optional<Duration> linger;
+  std::string key;  ///< 128 random bits in hex, for `resume`; empty without linger.
+};
+
+/// One that can hold a lock: an open file description, or a process for POSIX locks (the DLM's
+/// lkb). It holds at most one share of one lock, and has at most one request waiting.
+struct Owner {
+  OwnerId id = OwnerId::kNone;
+  Lock* lock = nullptr;
+  Client client;         ///< Who made the last request; before the first, who opened it.
+  pid_t process = 0;     ///< client.pid's process, once somebody had reason to look it up.
+  bool holding = false;  ///< Holds `held`, which may be NL.
+  bool closed = false;   ///< Its descriptor is gone, it lingers.
+  bool lost = false;     ///< Its lock was taken from it; says kLost until release or close.
+  Share held;
+  Share before;  ///< What it held before the last grant, for a grant that cannot be delivered.
+  uint64_t token = 0;
+  TimePoint since;  ///< Of the last grant.
+  std::unique_ptr<Wait> wait;
+  std::unique_ptr<OwnerExtras> extras;
+  uint64_t place_kept = 0;  ///< The sequence of an interrupted wait, good until place_until.
+  TimePoint place_until;
+  Owner* prev = nullptr;  ///< In the lock's list of those that hold.
+  Owner* next = nullptr;
+};
+
+struct LockStats {
+  uint64_t grants = 0;
+  uint32_t contended = 0;  ///< Grants that had to wait.
+  uint32_t timeouts = 0;
+  uint32_t deadlocks = 0;
+  uint32_t lost = 0;
+  Duration wait_total{}, wait_max{};  ///< Over the contended grants.
+  uint64_t holds = 0;
+  Duration hold_total{}, hold_max{};
+};
+
+/// A name that stays visible while it is free.
+struct Pin {
+  uid_t uid = 0;           ///< Who pinned it: this user, root and the lockspace's owner may unpin.
+  mode_t mode = 0666;      ///< Narrows the lockspace's bits.
+  bool allocated = false;  ///< A numbered lock, handed out by `allocate`.
+};
+
+/// What this node holds of a lock towards other nodes.
+struct Claim {
+  ClaimId id = ClaimId::kNone;
+  Mode mode = Mode::kNL;
+  bool asking = false;             ///< An acquire is under way; its answer will come.
+  bool in_call = false;            ///< We are inside the verb; an answer now is only noted.
+  LockErrc error = LockErrc::kOk;  ///< Of the last acquire.
+  OwnerId asked_for = OwnerId::kNone;
+  TokenBlock tokens;
+};
+
+/// One lock: who holds it, who waits, and the rules between them. It knows no time, no claim's
+/// protocol and nobody outside: LockTable drives it. Every step is O(1), or O(log n) in the
+/// waiters, except that waiting conversions are looked through one by one (they are few: of two
+/// that block each other the later is refused).
+struct Lock {
+  Lockspace* space = nullptr;
+  std::string_view name;   ///< The bytes live in the lockspace's map.
+  Owner* first = nullptr;  ///< Those that hold, NL included, oldest first.
+  Owner* last = nullptr;
+  std::array<uint32_t, kModeCount> granted{};  ///< How many hold each mode; slots apart.
+  uint32_t slots_held = 0;
+  uint32_t slot_size = 0;  ///< Of the semaphore in use; 0: none.
+  uint32_t owners = 0;     ///< How many Owner records name this lock.
+  uint32_t changes = 0;    ///< Counts what a picture would show.
+  bool watched = false;    ///< Somebody polls: report `changed`.
+  uint64_t token = 0;      ///< The last one given.
+  Claim claim;
+  LockStats stats;
+  std::unique_ptr<Pin> pin;
+  std::unique_ptr<std::array<uint8_t, 32>> lvb;
+  Lock* idle_prev = nullptr;  ///< In the table's list of records nobody needs.
+  Lock* idle_next = nullptr;
+  bool idle = false;
+
+  /// The queues: conversions of what is held above NL go first; then new requests, one queue a
+  /// mode (the seventh for slots), so that looking at the heads is looking at everything.
+  struct Queues {
+    std::map<uint64_t, Owner*> converting;
+    std::array<std::map<uint64_t, Owner*>, kModeCount + 1> waiting;
+    size_t size = 0;
+  };
+  std::unique_ptr<Queues> queues;  ///< Null while nobody waits.
+
+  bool held() const;  ///< By anybody, above NL.
+  bool visible() const { return held() || pin != nullptr; }
+  size_t waiters() const { return queues ? queues->size : 0; }
+  uint64_t inode() const;  ///< The same for each lock of this name, never 0.
+
+  /// Would `want` go with what others than `owner` hold?
+  bool fits(const Owner& owner, Share want) const;
+  /// Would a new request of `want` have to wait behind somebody who waits already?
+  bool must_queue(Share want) const;
+  /// Would the conversion of `owner` to `want` and those under way block each other for ever?
+  bool conversion_deadlock(const Owner& owner, Share want) const;
+  /// The next to be granted, or null.
+  Owner* next_grantable() const;
+  /// Those that `waiter` waits for, until `visit` returns true; of waiters that wait for each
+  /// other only the nearest, which leads to the rest.
+  bool any_blocker(const Owner& waiter, const std::function<bool(Owner&)>& visit) const;
+  /// What this node needs towards others if `owner` (may be null) came to hold `want`.
+  Mode needed(const Owner* owner, Share want) const;
+
+  void enqueue(Owner& owner);  ///< owner.wait is set, with its place.
+  void dequeue(Owner& owner);  ///< Leaves owner.wait alone.
+  void hold(Owner& owner, Share share);
+  void drop(Owner& owner);
+
+  /// Visits the waiters in the order of their turns.
+  std::vector<Owner*> waiting_in_order() const;
+};
+
+/// A directory of locks.
+struct Lockspace {
+  uint32_t id = 0;
+  std::string name;
+  uid_t uid = 0;
+  gid_t gid = 0;
+  mode_t mode = 0777;
+  uint64_t created = 0;      ///< Seconds since 1970.
+  uint64_t capacity = 2048;  ///< Of numbered locks; podman's default.
+  LockBackend* backend = nullptr;
+
+  struct Hash {
+    using is_transparent = void;
+    size_t operator()(std::string_view s) const { return std::hash<std::string_view>{}(s); }
+  };
+  std::unordered_map<std::string, Lock, Hash, std::equal_to<>> locks;
+};
+
+}  // namespace lockfs

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "core/lock.h"
+#include "core/processes.h"
+#include "core/slot_map.h"
+#include "core/timer_queue.h"
+#include "core/user_quota.h"
+#include "core/wait_for_graph.h"
+
+namespace lockfs {
+
+/// What the table tells its user. Called after a verb, a timer or a backend's event has done all
+/// its work, never in the midst of it; verbs may be called from here.
+class LockObserver {
+ public:
+  virtual ~LockObserver() = default;
+  /// The wait that request() left open has ended; once for each, perhaps before request()
+  /// returns.
+  virtual void answered(OwnerId owner, LockErrc result) = 0;
+  /// The owner's lock was taken from it.
+  virtual void lost(OwnerId owner, std::string_view why) = 0;
+  /// A watched lock's picture has changed.
+  virtual void changed(const Lock& lock) = 0;
+};
+
+/// The lock table: decides who holds what among the owners of this mount, and claims from the
+/// backend what they need together. One thread; nothing in it waits. The path of a lock:
+/// request() checks and tries to grant; if it cannot, the request waits in its lock's queue;
+/// advance(), after whatever could let a waiter go, grants those whose turn it is, each under a
+/// claim that covers it.
+class LockTable final : public ClaimEvents {
+ public:
+  LockTable(TimerQueue& timers, Processes& processes, LockObserver& observer);
+  ~LockTable() override;
+  LockTable(const LockTable&) = delete;
+  LockTable& operator=(const LockTable&) = delete;
+
+  /// `backend` outlives the table and is started by it.
+  Lockspace& add_lockspace(std::string name, LockBackend& backend);
+  Lockspace* find_lockspace(std::string_view name);
+  Lockspace* find_lockspace(uint32_t id);
+  /// kBusy while it has owners or pins.
+  LockErrc remove_lockspace(Lockspace& space);
+  const std::map<uint32_t, std::unique_ptr<Lockspace>>& lockspaces() const { return spaces_; }
+
+  /// The record of that name, or null when nothing is known of it: free, and of no interest.
+  Lock* find(Lockspace& space, std::string_view name);
+
+  /// A new owner, which holds nothing yet.
+  OwnerId open(Lockspace& space, std::string_view name, Client client);
+  const Owner* find(OwnerId owner) const { return owners_.find(owner); }
+  /// Ends the owner and all it holds or waits for; with `linger` what it holds stays that long.
+  /// An open wait is not answered any more.
+  void close(OwnerId owner);
+
+  /// Acquire or convert. The answer, or nullopt: the request waits, and answered() will tell.
+  /// An owner that waits already gets kBusy.
+  std::optional<LockErrc> request(OwnerId owner, Request request, Client client);
+  /// Ends a wait with answered(kInterrupted), unless it has ended. Its place is kept for a
+  /// second: a system call that the kernel restarts goes on where it was.
+  void cancel(OwnerId owner);
+  /// Gives up what the owner holds, and forgets a loss. Its waiting conversion becomes a request.
+  void release(OwnerId owner);
+  /// Takes a grant back that could not be delivered: what was held before is held again.
+  void undo(OwnerId owner);
+  /// Starts the ttl anew, with a new length if given. kInvalid without a ttl to renew.
+  LockErrc renew(OwnerId owner, std::optional<Duration> ttl);
+  /// Moves what lingers under this key to `owner`. kNotFound, kNotYours, or kBusy if it is open.
+  LockErrc resume(OwnerId owner, std::string_view key, Client client);
+  /// All who hold the lock lose it. Returns how many.
+  size_t break_lock(Lock& lock, std::string_view why);
+
+  LockErrc pin(Lockspace& space, std::string_view name, Client client, bool allocated);
+  void unpin(Lock& lock);
+  void write_lvb(Lock& lock, std::string_view value);
+
+  void granted(ClaimId claim, Mode mode, TokenBlock tokens) override;
+  void failed(ClaimId claim, LockErrc why) override;
+  void contended(ClaimId claim) override;
+  void lost(ClaimId claim, std::string_view why) override;
+
+  /// All waits, with whom each waits for and whether it is part of a cycle.
+  std::vector<WaitForGraph::Row> waits() const { return graph_.rows(); }
+  /// Fills in an owner's process, found by whoever looked.
+  void set_process(OwnerId owner, pid_t process);
+
+  UserQuota quota;
+  /// How many records of free, unpinned names are kept for their statistics.
+  size_t idle_limit = 10000;
+  size_t idle() const { return idle_count_; }
+
+ private:
+  // Opened by every entry from outside. When the outermost one closes, all work is done, and what
+  // happened is told; what the observer then asks for is told in the same loop.
+  class Delivery {
+   public:
+    explicit Delivery(LockTable& table) : table_(table) { ++table_.depth_; }
+    Delivery(const Delivery&) = delete;
+    Delivery& operator=(const Delivery&) = delete;
+    ~Delivery();
+
+   private:
+    LockTable& table_;
+  };
+  struct Event {
+    OwnerId owner = OwnerId::kNone;
+    LockErrc result = LockErrc::kOk;
+    std::string lost_why;
+    bool is_loss = false;
+  };
+
+  void deliver();
+  Lock& record(Lockspace& space, std::string_view name);
+  std::optional<LockErrc> check(Owner& owner, const Request& request);
+  std::optional<LockErrc> enqueue(Owner& owner, Request request, Client client, bool converting);
+  bool claim_ready(Lock& lock, Owner& owner, const Request& request);
+  LockErrc grant(Owner& owner, Request& request, Client client);
+  void apply_options(Owner& owner, Request& request);
+  void finish_wait(Owner& owner);
+  void fail_wait(Owner& owner, LockErrc result);
+  void drop(Owner& owner);
+  void lose(Owner& owner, std::string_view why);
+  void erase(Owner& owner);
+  void advance(Lock& lock);
+  void settle_claim(Lock& lock);
+  void refuse_impatient(ClaimId claim);
+  void collect(Lock& lock);
+  void unlink_idle(Lock& lock);
+  void note_change(Lock& lock);
+  void start_ttl(Owner& owner);
+  OwnerExtras& extras(Owner& owner);
+  void stop_timer(OwnerExtras& extras);
+
+  TimerQueue& timers_;
+  Processes& processes_;
+  LockObserver& observer_;
+  std::map<uint32_t, std::unique_ptr<Lockspace>> spaces_;
+  uint32_t last_space_ = 0;
+  SlotMap<OwnerId, Owner> owners_;
+  SlotMap<ClaimId, Lock*> claims_;
+  std::unordered_map<std::string, OwnerId> keys_;  ///< Of the owners that may linger.
+  std::vector<LockBackend*> started_;
+  WaitForGraph graph_;
+  uint64_t last_sequence_ = 0;
+  std::deque<Event> events_;
+  std::vector<Lock*> changed_;
+  int depth_ = 0;
+  Lock* idle_first_ = nullptr;
+  Lock* idle_last_ = nullptr;
+  size_t idle_count_ = 0;
+};
+
+}  // namespace lockfs

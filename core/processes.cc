@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT
+#include "core/processes.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdlib>
+#include <fstream>
+#include <memory>
+#include <sstream>
+#include <string_view>
+#include <vector>
+
+namespace lockfs {
+namespace {
+
+std::string proc(pid_t pid, std::string_view file) {
+  return "/proc/" + std::to_string(pid) + "/" + std::string(file);
+}
+
+// /proc files have no size and come whole in one read if the buffer is large enough.
+std::string slurp(const std::string& path) {
+  std::string text(8192, '\0');
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return {};
+  const ssize_t n = read(fd, text.data(), text.size());
+  close(fd);
+  text.resize(n > 0 ? static_cast<size_t>(n) : 0);
+  return text;
+}
+
+// The value behind `key` ("Tgid:") in a file of lines.
+std::string_view field(std::string_view text, std::string_view key) {
+  size_t at = text.starts_with(key) ? 0 : text.find("\n" + std::string(key));
+  if (at == std::string_view::npos) return {};
+  if (at != 0) ++at;
+  text.remove_prefix(at + key.size());
+  text = text.substr(0, text.find('\n'));
+  text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
+  return text;
+}
+
+template <typename T>
+T number(std::string_view text) {
+  T value{};
+  std::from_chars(text.data(), text.data() + text.size(), value);
+  return value;
+}
+
+// When a process began, on the steady clock; fields of stat(5) behind the last ')', which a
+// command's name cannot fake.
+TimePoint started(pid_t process) {
+  const std::string stat = slurp(proc(process, "stat"));
+  const size_t paren = stat.rfind(')');
+  if (paren == std::string::npos) return TimePoint::max();
+  std::istringstream words(stat.substr(paren + 1));
+  std::string word;
+  for (int i = 3; i <= 22; ++i) words >> word;  // starttime is field 22.
+  const auto ticks = number<uint64_t>(word);
+  // stat counts from boot with the time asleep, the steady clock without it.
+  timespec boot{};
+  timespec mono{};
+  clock_gettime(CLOCK_BOOTTIME, &boot);
+  clock_gettime(CLOCK_MONOTONIC, &mono);
+  const auto asleep = std::chrono::seconds(boot.tv_sec - mono.tv_sec) +
+                      std::chrono::nanoseconds(boot.tv_nsec - mono.tv_nsec);
+  const auto since_boot = std::chrono::nanoseconds(
+      ticks * (1000000000ULL / static_cast<uint64_t>(sysconf(_SC_CLK_TCK))));
+  return TimePoint(since_boot - asleep);
+}
+
+// How many different open file descriptions of an inode a process has.
+size_t descriptions_of(pid_t process, uint64_t inode) {
+  std::vector<int> distinct;
+  const std::unique_ptr<DIR, int (*)(DIR*)> dir(opendir(proc(process, "fdinfo").c_str()), closedir);
+  if (!dir) return 0;
+  while (const dirent* entry = readdir(dir.get())) {
+    if (entry->d_name[0] == '.') continue;
+    const std::string info = slurp(proc(process, "fdinfo/" + std::string(entry->d_name)));
+    if (number<uint64_t>(field(info, "ino:")) != inode) continue;
+    const int fd = number<int>(entry->d_name);
+    const bool known = std::any_of(distinct.begin(), distinct.end(), [&](int other) {
+      return syscall(SYS_kcmp, process, process, KCMP_FILE, fd, other) == 0;
+    });
+    if (!known) distinct.push_back(fd);
+  }
+  return distinct.size();
+}
+
+// "0::/libpod_parent/libpod-<64 hex>", ".../docker/<64 hex>", "/<id>": the last part that looks
+// like a runtime's id, else nothing.
+std::string container_of_cgroup(const std::string& cgroup) {
+  std::istringstream lines(cgroup);
+  std::string line;
+  while (std::getline(lines, line)) {
+    for (const std::string_view mark : {"libpod-", "docker-", "/docker/", "cri-containerd-"}) {
+      const size_t at = line.find(mark);
+      if (at == std::string::npos) continue;
+      const std::string id = line.substr(at + mark.size(), 64);
+      const size_t hex = id.find_first_not_of("0123456789abcdef");
+      if ((hex == std::string::npos ? id.size() : hex) >= 12) return id.substr(0, 12);
+    }
+  }
+  return {};
+}
+
+std::string namespace_link(const std::string& path) {
+  std::string link(64, '\0');
+  const ssize_t n = readlink(path.c_str(), link.data(), link.size());
+  link.resize(n > 0 ? static_cast<size_t>(n) : 0);
+  return link;
+}
+
+}  // namespace
+
+pid_t ProcProcesses::process_of(pid_t tid) {
+  if (tid <= 0) return 0;
+  return number<pid_t>(field(slurp(proc(tid, "status")), "Tgid:"));
+}
+
+bool ProcProcesses::sole_releaser(pid_t process, TimePoint since, uint64_t inode,
+                                  size_t descriptions) {
+  const std::string status = slurp(proc(process, "status"));
+  if (number<pid_t>(field(status, "Tgid:")) != process) return false;
+  if (number<int>(field(status, "Threads:")) != 1) return false;
+  // One clock tick of slack: stat rounds down.
+  if (started(process) > since) return false;
+  return descriptions_of(process, inode) >= descriptions;
+}
+
+ProcessInfo ProcProcesses::describe(pid_t tid) {
+  ProcessInfo info;
+  const std::string status = slurp(proc(tid, "status"));
+  info.process = number<pid_t>(field(status, "Tgid:"));
+  if (info.process == 0) return info;
+  std::string comm = slurp(proc(info.process, "comm"));
+  while (!comm.empty() && comm.back() == '\n') comm.pop_back();
+  info.comm = comm;
+  info.container = container_of_cgroup(slurp(proc(tid, "cgroup")));
+  if (info.container.empty()) {
+    static const std::string own = namespace_link("/proc/self/ns/pid");
+    const std::string theirs = namespace_link(proc(tid, "ns/pid"));
+    if (!theirs.empty() && theirs != own) info.container = theirs;
+  }
+  return info;
+}
+
+}  // namespace lockfs

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+
+#include "core/timer_queue.h"
+
+namespace lockfs {
+
+/// What a person wants to know of a process.
+struct ProcessInfo {
+  pid_t process = 0;  ///< 0: out of sight or gone.
+  std::string comm;
+  std::string container;  ///< Empty on the host; else the runtime's id or "pid namespace N".
+};
+
+/// Questions about processes on this host. Each answer may be out of date when it arrives.
+class Processes {
+ public:
+  virtual ~Processes() = default;
+  /// The process that thread `tid` belongs to; 0 when it is gone or out of sight.
+  virtual pid_t process_of(pid_t tid) = 0;
+  /// Is it certain that nothing but `process`, which waits, can release a lock of this inode
+  /// that it took at `since`? It must have one thread, be older than `since`, and have at least
+  /// `descriptions` open descriptions of the inode.
+  virtual bool sole_releaser(pid_t process, TimePoint since, uint64_t inode,
+                             size_t descriptions) = 0;
+  virtual ProcessInfo describe(pid_t tid) = 0;
+};
+
+/// Reads /proc.
+class ProcProcesses final : public Processes {
+ public:
+  pid_t process_of(pid_t tid) override;
+  bool sole_releaser(pid_t process, TimePoint since, uint64_t inode, size_t descriptions) override;
+  ProcessInfo describe(pid_t tid) override;
+};
+
+}  // namespace lockfs

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <sys/types.h>
+
+#include <unordered_map>
+#include <vector>
+
+#include "core/lock.h"
+#include "core/processes.h"
+
+namespace lockfs {
+
+/// Who waits for whom, over all locks. The edges are not stored: they follow from the queues. What
+/// is stored is where each process holds and waits, so that a search can go on from lock to lock.
+///
+/// A cycle is a deadlock only if no process in it can do anything but wait. That is so when each
+/// has a single thread, which waits; with several, another thread may still release.
+class WaitForGraph {
+ public:
+  explicit WaitForGraph(Processes& processes) : processes_(processes) {}
+
+  void held(pid_t pid) { ++holds_[pid]; }  ///< Some owner of this thread came to hold above NL.
+  void dropped(pid_t pid);
+  void waits(Owner& owner);  ///< owner.wait is set and queued.
+  void waits_no_more(Owner& owner);
+
+  /// Would `owner`, which has just been queued, wait for itself for certain?
+  bool deadlocked(Owner& owner) const;
+
+  struct Row {
+    const Owner* waiter = nullptr;
+    std::vector<const Owner*> blockers;  ///< At most kMaxBlockers.
+    bool cycle = false;  ///< It waits for itself if no thread of the processes can release.
+  };
+  static constexpr size_t kMaxBlockers = 16;
+  std::vector<Row> rows() const;
+
+ private:
+  bool search(Owner& start, bool certain) const;
+  bool stuck(pid_t process, const Owner& holder, size_t descriptions, bool certain) const;
+
+  Processes& processes_;
+  std::unordered_map<pid_t, uint32_t> holds_;
+  std::unordered_multimap<pid_t, Owner*> waiting_;
+};
+
+}  // namespace lockfs
