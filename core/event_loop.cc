@@ -76,22 +76,26 @@ void EventLoop::poll_first(int fd, Duration poll_time) {
   poll_time_ = poll_time;
 }
 
-// Asks the polled source until it has something or its time is over.
+// Asks the polled source until it has had nothing for its time; true if it is still busy after
+// as many turns as the other sources can wait for.
 bool EventLoop::spin() {
   const auto source = watched_.find(polled_);
   if (source == watched_.end() || poll_time_ == Duration::zero()) return false;
-  const TimePoint end = Clock::now() + poll_time_;
-  do {
-    timers.advance(Clock::now());
-    if (source->second()) return true;
-  } while (Clock::now() < end && !stopped_);
+  int turns = 64;
+  TimePoint now = Clock::now();
+  for (TimePoint end = now + poll_time_; now < end && !stopped_; now = Clock::now()) {
+    timers.advance(now);
+    if (!source->second()) continue;
+    if (--turns == 0) return true;
+    end = now + poll_time_;
+  }
   return false;
 }
 
-void EventLoop::wait() {
+void EventLoop::wait(bool busy) {
   std::array<epoll_event, 16> events{};
-  int timeout = -1;
-  if (const auto next = timers.next()) {
+  int timeout = busy ? 0 : -1;
+  if (const auto next = timers.next(); next && !busy) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(*next - Clock::now());
     timeout = static_cast<int>(std::clamp<int64_t>(left.count(), 0, 60000));
   }
@@ -105,10 +109,10 @@ void EventLoop::wait() {
 
 void EventLoop::run() {
   while (!stopped_) {
+    const bool busy = spin();
     take_posted();
-    if (before_sleep_) before_sleep_();
-    wait();
-    while (!stopped_ && spin()) take_posted();
+    if (!busy && before_sleep_) before_sleep_();
+    wait(busy);
   }
 }
 

@@ -19,15 +19,16 @@ class EventLoop {
 
   TimerQueue timers;
 
-  /// Calls `ready` whenever `fd` can be read. It should take all there is; returns whether there
-  /// was anything.
+  /// Calls `ready` whenever `fd` can be read; it returns whether there was anything, and is called
+  /// again if it leaves something.
   void watch(int fd, std::function<bool()> ready);
   void unwatch(int fd);
   /// Runs `work` soon on the loop's thread. The only call that any thread may make.
   void post(std::function<void()> work);
   /// Runs `work` each time before the loop sleeps.
   void before_sleep(std::function<void()> work) { before_sleep_ = std::move(work); }
-  /// A source that is asked again and again, for `poll_time`, before the loop sleeps.
+  /// A watched source that is asked again and again before the loop sleeps, until it has had
+  /// nothing for `poll_time`. Zero: not at all.
   void poll_first(int fd, Duration poll_time);
 
   void run();
@@ -39,7 +40,7 @@ class EventLoop {
     Posted* next = nullptr;
   };
   void take_posted();
-  void wait();
+  void wait(bool busy);
   bool spin();
 
   int epoll_ = -1;

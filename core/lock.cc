@@ -19,17 +19,19 @@ bool passes(Share want, Share waiter) { return compatible(want, waiter) && !want
 
 }  // namespace
 
+uint64_t lock_inode(uint32_t lockspace, std::string_view name) {
+  // FNV-1a; the top bit keeps clear of the fixed nodes.
+  uint64_t hash = 14695981039346656037ULL ^ lockspace;
+  for (const char c : name) hash = (hash ^ static_cast<uint8_t>(c)) * 1099511628211ULL;
+  return hash | 1ULL << 63;
+}
+
 bool Lock::held() const {
   if (slots_held != 0) return true;
   return std::any_of(granted.begin() + 1, granted.end(), [](uint32_t n) { return n != 0; });
 }
 
-uint64_t Lock::inode() const {
-  // FNV-1a over both names; the top bit keeps clear of the fixed nodes.
-  uint64_t hash = 14695981039346656037ULL ^ space->id;
-  for (const char c : name) hash = (hash ^ static_cast<uint8_t>(c)) * 1099511628211ULL;
-  return hash | 1ULL << 63;
-}
+uint64_t Lock::inode() const { return lock_inode(space->id, name); }
 
 bool Lock::fits(const Owner& owner, Share want) const {
   if (!want.above_null()) return true;

@@ -66,6 +66,7 @@ struct OwnerExtras {
 /// lkb). It holds at most one share of one lock, and has at most one request waiting.
 struct Owner {
   OwnerId id = OwnerId::kNone;
+  uint64_t tag = 0;  ///< The opener's own name for it.
   Lock* lock = nullptr;
   Client client;         ///< Who made the last request; before the first, who opened it.
   pid_t process = 0;     ///< client.pid's process, once somebody had reason to look it up.
@@ -113,6 +114,9 @@ struct Claim {
   TokenBlock tokens;
 };
 
+/// The inode number of every lock of this name; never 0, and its top bit is set.
+uint64_t lock_inode(uint32_t lockspace, std::string_view name);
+
 /// One lock: who holds it, who waits, and the rules between them. It knows no time, no claim's
 /// protocol and nobody outside: LockTable drives it. Every step is O(1), or O(log n) in the
 /// waiters, except that waiting conversions are looked through one by one (they are few: of two
@@ -149,7 +153,7 @@ struct Lock {
   bool held() const;  ///< By anybody, above NL.
   bool visible() const { return held() || pin != nullptr; }
   size_t waiters() const { return queues ? queues->size : 0; }
-  uint64_t inode() const;  ///< The same for each lock of this name, never 0.
+  uint64_t inode() const;
 
   /// Would `want` go with what others than `owner` hold?
   bool fits(const Owner& owner, Share want) const;

@@ -41,10 +41,11 @@ LockTable::LockTable(TimerQueue& timers, Processes& processes, LockObserver& obs
 
 LockTable::~LockTable() = default;
 
-OwnerId LockTable::open(Lockspace& space, std::string_view name, Client client) {
+OwnerId LockTable::open(Lockspace& space, std::string_view name, Client client, uint64_t tag) {
   Lock& lock = record(space, name);
   auto [id, owner] = owners_.emplace();
   owner.id = id;
+  owner.tag = tag;
   owner.lock = &lock;
   owner.client = client;
   ++lock.owners;

@@ -56,7 +56,9 @@ class LockTable final : public ClaimEvents {
   Lock* find(Lockspace& space, std::string_view name);
 
   /// A new owner, which holds nothing yet.
-  OwnerId open(Lockspace& space, std::string_view name, Client client);
+  OwnerId open(Lockspace& space, std::string_view name, Client client, uint64_t tag = 0);
+  /// Reports changed() for this lock from now on, while anybody has it open.
+  void watch(Lock& lock) { lock.watched = true; }
   const Owner* find(OwnerId owner) const { return owners_.find(owner); }
   /// Ends the owner and all it holds or waits for; with `linger` what it holds stays that long.
   /// An open wait is not answered any more.
