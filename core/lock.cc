@@ -87,10 +87,14 @@ Owner* Lock::next_grantable() const {
   std::array<Owner*, kModeCount + 1> heads{};
   size_t count = 0;
   for (const auto& queue : queues->waiting) {
-    if (!queue.empty()) heads.at(count++) = queue.begin()->second;
+    if (queue.empty()) continue;
+    Owner* head = queue.begin()->second;
+    size_t at = count++;
+    for (; at > 0 && heads.at(at - 1)->wait->sequence > head->wait->sequence; --at) {
+      heads.at(at) = heads.at(at - 1);
+    }
+    heads.at(at) = head;
   }
-  std::sort(heads.begin(), heads.begin() + static_cast<ptrdiff_t>(count),
-            [](Owner* a, Owner* b) { return a->wait->sequence < b->wait->sequence; });
   for (size_t i = 0; i < count; ++i) {
     const Share want = heads.at(i)->wait->request.want;
     const auto behind = [&](const Owner* o) { return !passes(want, o->wait->request.want); };

@@ -187,6 +187,7 @@ struct Lockspace {
   mode_t mode = 0777;
   uint64_t created = 0;      ///< Seconds since 1970.
   uint64_t capacity = 2048;  ///< Of numbered locks; podman's default.
+  uint64_t lowest_free = 0;  ///< No number below it is free.
   LockBackend* backend = nullptr;
 
   struct Hash {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The records behind lock_table.cc: lockspaces, names, pins, and those kept for their statistics.
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 #include <ctime>
 #include <utility>
@@ -76,6 +77,11 @@ void LockTable::unpin(Lock& lock) {
   if (!lock.pin) return;
   const Delivery delivery(*this);
   quota.give(lock.pin->uid, Quota::kNames);
+  uint64_t number = 0;
+  if (std::from_chars(lock.name.data(), lock.name.data() + lock.name.size(), number).ec ==
+      std::errc()) {
+    lock.space->lowest_free = std::min(lock.space->lowest_free, number);
+  }
   lock.pin.reset();
   note_change(lock);
   collect(lock);

@@ -133,6 +133,16 @@ bool ProcProcesses::sole_releaser(pid_t process, TimePoint since, uint64_t inode
   return descriptions_of(process, inode) >= descriptions;
 }
 
+bool ProcProcesses::may_signal(uid_t sender, pid_t process) {
+  const std::string status = slurp(proc(process, "status"));
+  std::istringstream uids{std::string(field(status, "Uid:"))};
+  uid_t real = 0;
+  uid_t effective = 0;
+  uid_t saved = 0;
+  if (!(uids >> real >> effective >> saved)) return false;
+  return sender == 0 || sender == real || sender == saved;
+}
+
 ProcessInfo ProcProcesses::describe(pid_t tid) {
   ProcessInfo info;
   const std::string status = slurp(proc(tid, "status"));

@@ -36,6 +36,8 @@ class ProcProcesses final : public Processes {
   pid_t process_of(pid_t tid) override;
   bool sole_releaser(pid_t process, TimePoint since, uint64_t inode, size_t descriptions) override;
   ProcessInfo describe(pid_t tid) override;
+  /// kill(2)'s rule: may a process of this user signal that one?
+  bool may_signal(uid_t sender, pid_t process);
 };
 
 }  // namespace lockfs

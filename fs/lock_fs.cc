@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT
+#include "fs/lock_fs.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace lockfs {
+namespace {
+
+timespec to_timespec(uint64_t seconds) { return {static_cast<time_t>(seconds), 0}; }
+
+// The permission bits that apply to a user: rwx.
+unsigned bits_for(const Client& client, const Lockspace& space) {
+  if (client.uid == 0) return 7;
+  if (client.uid == space.uid) return space.mode >> 6 & 7;
+  if (client.gid == space.gid) return space.mode >> 3 & 7;
+  return space.mode & 7;
+}
+
+bool in_group(fuse_req_t req, gid_t group) {
+  std::vector<gid_t> groups(256);
+  int n = fuse_req_getgroups(req, static_cast<int>(groups.size()), groups.data());
+  if (n > static_cast<int>(groups.size())) {
+    groups.resize(static_cast<size_t>(n));
+    n = fuse_req_getgroups(req, n, groups.data());
+  }
+  groups.resize(n > 0 ? std::min(static_cast<size_t>(n), groups.size()) : 0);
+  return std::find(groups.begin(), groups.end(), group) != groups.end();
+}
+
+}  // namespace
+
+Client client_of(fuse_req_t req) {
+  const fuse_ctx* ctx = fuse_req_ctx(req);
+  return {ctx->pid, ctx->uid, ctx->gid};
+}
+
+LockFs::LockFs(EventLoop& loop, const Options& options, Backends backends)
+    : loop_(loop),
+      options_(options),
+      backends_(std::move(backends)),
+      table_(loop.timers, processes_, *this),
+      painter_(table_, processes_, loop.timers) {
+  table_.quota.limits = {options.max_opens_per_user, options.max_waiters_per_user,
+                         options.max_names_per_user};
+  table_.idle_limit = options.idle_names;
+  std::map<std::string, LockspaceOptions> spaces = options.lockspaces;
+  spaces.try_emplace("default");
+  for (const auto& [name, settings] : spaces) {
+    Lockspace& space = table_.add_lockspace(name, backend_of(name));
+    space.uid = getuid();
+    space.gid = getgid();
+    space.mode = settings.mode.value_or(0777);
+    space.capacity = settings.capacity.value_or(options.capacity);
+  }
+}
+
+LockBackend& LockFs::backend_of(const std::string& lockspace) {
+  const auto own = backends_.find(lockspace);
+  return *(own != backends_.end() ? own->second : backends_.at(""));
+}
+
+Lockspace* LockFs::space_of(const Handle& handle) {
+  if (const LockNode* node = nodes_.lock(handle.node)) return table_.find_lockspace(node->space);
+  return table_.find_lockspace(NodeTable::space(handle.node));
+}
+
+struct stat LockFs::lock_attributes(const Lockspace& space, std::string_view name,
+                                    const Lock* lock) {
+  struct stat attr {};
+  attr.st_ino = lock_inode(space.id, name);
+  attr.st_mode = S_IFREG | (space.mode & 0666);
+  attr.st_nlink = 1;
+  attr.st_uid = space.uid;
+  attr.st_gid = space.gid;
+  attr.st_blksize = 4096;
+  attr.st_mtim = to_timespec(space.created);
+  if (lock != nullptr && lock->pin) attr.st_mode &= S_IFREG | lock->pin->mode;
+  if (lock != nullptr && lock->first != nullptr) {
+    const int64_t since = painter_.since_epoch(lock->first->since).count();
+    attr.st_mtim = {since / 1000000000, since % 1000000000};
+  }
+  attr.st_ctim = attr.st_atim = attr.st_mtim;
+  return attr;
+}
+
+bool LockFs::attributes(NodeId node, struct stat& attr) {
+  const NodeKind kind = NodeTable::kind(node);
+  if (kind == NodeKind::kLock) {
+    const LockNode* lock = nodes_.lock(node);
+    Lockspace* space = lock != nullptr ? table_.find_lockspace(lock->space) : nullptr;
+    if (space == nullptr) return false;
+    attr = lock_attributes(*space, lock->name, table_.find(*space, lock->name));
+    return true;
+  }
+  attr = {};
+  attr.st_ino = node;
+  attr.st_nlink = 1;
+  attr.st_blksize = 4096;
+  const bool is_space = kind == NodeKind::kLockspace || kind == NodeKind::kControl;
+  const Lockspace* space =
+      is_space ? table_.find_lockspace(NodeTable::space(node)) : table_.find_lockspace("default");
+  if (space == nullptr || kind == NodeKind::kGone) return false;
+  attr.st_uid = is_space ? space->uid : getuid();
+  attr.st_gid = is_space ? space->gid : getgid();
+  attr.st_mtim = attr.st_ctim = attr.st_atim = to_timespec(space->created);
+  switch (kind) {
+    case NodeKind::kRoot: attr.st_mode = S_IFDIR | options_.root_mode; break;
+    case NodeKind::kInfoDir: attr.st_mode = S_IFDIR | 0555; break;
+    case NodeKind::kInfoFile: attr.st_mode = S_IFREG | 0444; break;
+    case NodeKind::kLockspace: attr.st_mode = S_IFDIR | space->mode; break;
+    default: attr.st_mode = S_IFREG | (space->mode & 0666); break;
+  }
+  if (S_ISDIR(attr.st_mode)) attr.st_nlink = 2;
+  return true;
+}
+
+bool LockFs::may_write(fuse_req_t req, const Lockspace& space) {
+  const fuse_ctx* ctx = fuse_req_ctx(req);
+  if ((bits_for({0, ctx->uid, ctx->gid}, space) & 2) != 0) return true;
+  return ctx->uid != space.uid && (space.mode & 0020) != 0 && in_group(req, space.gid);
+}
+
+bool LockFs::may_read(const Client& client, const Lockspace& space) const {
+  return (bits_for(client, space) & 5) == 5;
+}
+
+bool LockFs::owns(const Client& client, const Lockspace& space) const {
+  return client.uid == 0 || client.uid == space.uid;
+}
+
+std::string LockFs::holders_in_words(const Lock& lock) {
+  std::string out;
+  size_t count = 0;
+  for (const Owner* o = lock.first; o != nullptr; o = o->next) {
+    if (!o->held.above_null() || ++count > 3) continue;
+    const ProcessInfo& info = painter_.process(*o, o->client);
+    out += fmt::format("{}{} by pid {}{}", out.empty() ? "held in " : ", ", share_name(o->held),
+                       info.process != 0 ? info.process : o->client.pid,
+                       info.comm.empty() ? "" : " (" + info.comm + ")");
+  }
+  if (count > 3) out += fmt::format(" and {} more", count - 3);
+  return out.empty() ? "not held now" : out;
+}
+
+std::string LockFs::explain(LockErrc result, const Lock& lock, Share want) {
+  const std::string name = lock.space->name + "/" + std::string(lock.name);
+  switch (result) {
+    case LockErrc::kWouldBlock:
+    case LockErrc::kTimedOut:
+    case LockErrc::kInterrupted:
+      return fmt::format("{} on {}: {}; {}", share_name(want), name,
+                         make_error_code(result).message(), holders_in_words(lock));
+    case LockErrc::kDeadlock:
+      return fmt::format(
+          "{} on {}: waiting would be a deadlock, for its holder waits for what you hold; {}; "
+          "release yours first, and take locks in one order everywhere",
+          share_name(want), name, holders_in_words(lock));
+    case LockErrc::kInvalid:
+      return fmt::format("{} on {}: the semaphore has size {} while it is in use", share_name(want),
+                         name, lock.slot_size);
+    case LockErrc::kLimit:
+      return fmt::format("{} on {}: your limit of waiters or names on this mount is reached",
+                         share_name(want), name);
+    default:
+      return fmt::format("{} on {}: {}", share_name(want), name, make_error_code(result).message());
+  }
+}
+
+}  // namespace lockfs

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <sys/stat.h>
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "core/event_loop.h"
+#include "core/lock_table.h"
+#include "fs/command.h"
+#include "fs/fuse.h"
+#include "fs/handle.h"
+#include "fs/node_table.h"
+#include "fs/options.h"
+#include "fs/picture.h"
+
+namespace lockfs {
+
+/// The filesystem: turns requests of the kernel into verbs of the lock table and its answers into
+/// replies. Each handler answers its request once, at once or, for one that waits, when the table
+/// says so; effects come before replies. On the loop thread only.
+class LockFs final : public LockObserver {
+ public:
+  /// `backends` maps a lockspace's name to its backend; "" is the one for all others.
+  using Backends = std::map<std::string, LockBackend*>;
+  LockFs(EventLoop& loop, const Options& options, Backends backends);
+
+  // Names: lock_fs_names.cc
+  void lookup(fuse_req_t req, NodeId parent, const char* name);
+  void forget(NodeId node) { nodes_.forget(node); }
+  void getattr(fuse_req_t req, NodeId node);
+  void setattr(fuse_req_t req, NodeId node, const struct stat& attr, int to_set);
+  void mkdir(fuse_req_t req, NodeId parent, const char* name, mode_t mode);
+  void rmdir(fuse_req_t req, NodeId parent, const char* name);
+  void unlink(fuse_req_t req, NodeId parent, const char* name);
+  void opendir(fuse_req_t req, NodeId node, fuse_file_info* fi);
+  void readdir(fuse_req_t req, size_t size, off_t offset, const fuse_file_info* fi);
+  void releasedir(fuse_req_t req, const fuse_file_info* fi);
+  void getxattr(fuse_req_t req, NodeId node, const char* name, size_t size);
+  void setxattr(fuse_req_t req, NodeId node, const char* name, std::string_view value);
+  void listxattr(fuse_req_t req, NodeId node, size_t size);
+
+  // Locks: lock_fs_locks.cc
+  void create(fuse_req_t req, NodeId parent, const char* name, fuse_file_info* fi);
+  void open(fuse_req_t req, NodeId node, fuse_file_info* fi);
+  void write(fuse_req_t req, std::string_view data, const fuse_file_info* fi);
+  void flock(fuse_req_t req, const fuse_file_info* fi, int op);
+  void setlk(fuse_req_t req, const fuse_file_info* fi, const struct flock& lock, bool sleep);
+  void getlk(fuse_req_t req, const fuse_file_info* fi, struct flock lock);
+  void flush(fuse_req_t req, const fuse_file_info* fi);
+  void release(fuse_req_t req, const fuse_file_info* fi);
+  /// The kernel wants this request ended. Only noted; handle_interrupts() acts, outside libfuse.
+  void interrupt(fuse_req_t req) { interrupted_.push_back(req); }
+  void handle_interrupts();
+
+  // Reading: lock_fs_reads.cc
+  void read(fuse_req_t req, size_t size, off_t offset, const fuse_file_info* fi);
+  void poll(fuse_req_t req, const fuse_file_info* fi, fuse_pollhandle* handle);
+  /// Looks up the processes of new holders while they are likely to be alive. Called when idle.
+  void capture_processes();
+
+  void answered(OwnerId owner, LockErrc result) override;
+  void lost(OwnerId owner, std::string_view why) override;
+  void changed(const Lock& lock) override;
+
+ private:
+  /// A request of the kernel that waits for its lock.
+  struct Parked {
+    enum class Kind { kCreate, kWrite, kLock };
+    fuse_req_t req = nullptr;
+    Kind kind = Kind::kLock;
+    HandleId handle = HandleId::kNone;
+    Request request;  ///< Kept only while it stands behind another one of the same owner.
+    Client client;
+    size_t size = 0;  ///< Of the write.
+    int onlost = 0;
+  };
+  /// Owns POSIX or OFD locks: which is which the kernel does not say; both fall as they should
+  /// if FLUSH of the same lock_owner, and RELEASE of the handle it locked through, end it.
+  struct PosixOwner {
+    OwnerId owner = OwnerId::kNone;
+    HandleId through = HandleId::kNone;
+  };
+  using PosixKey = std::pair<const Lock*, uint64_t>;
+  struct Directory {
+    std::vector<std::pair<std::string, struct stat>> entries;
+  };
+
+  // lock_fs.cc
+  bool attributes(NodeId node, struct stat& attr);
+  struct stat lock_attributes(const Lockspace& space, std::string_view name, const Lock* lock);
+  bool may_write(fuse_req_t req, const Lockspace& space);
+  bool may_read(const Client& client, const Lockspace& space) const;
+  bool owns(const Client& client, const Lockspace& space) const;
+  LockBackend& backend_of(const std::string& lockspace);
+  Handle* handle(const fuse_file_info* fi) { return handles_.find(HandleId{fi->fh}); }
+  Lockspace* space_of(const Handle& handle);
+  std::string holders_in_words(const Lock& lock);
+  std::string explain(LockErrc result, const Lock& lock, Share want);
+
+  // lock_fs_names.cc
+  std::string xattr_value(const LockNode& node, std::string_view name, const Client& client,
+                          int& error);
+  const Owner* owner_of(const LockNode& node, const Lock* lock, const Client& client);
+  void set_lockspace(fuse_req_t req, Lockspace& space, const struct stat& attr, int to_set);
+  int set_lock(const LockNode& node, const Client& client, const struct stat& attr, int to_set);
+
+  // lock_fs_locks.cc
+  std::pair<HandleId, Handle*> add_handle(fuse_req_t req, NodeId node, fuse_file_info* fi);
+  void drop_handle(HandleId id);
+  void submit(OwnerId owner, Parked parked);
+  bool start_next(OwnerId owner);
+  std::optional<LockErrc> ask(OwnerId owner, Request request, Client client);
+  void finish(OwnerId owner, Parked parked, LockErrc result);
+  bool reply(const Parked& parked, LockErrc result);
+  void run(fuse_req_t req, Handle& handle, HandleId id, Command command, size_t size,
+           bool nonblocking);
+  void set_onlost(Handle& handle, int signal, const Client& client);
+  void end_owner(OwnerId owner);
+  OwnerId posix_owner(Handle& handle, HandleId id, uint64_t lock_owner, const Client& client,
+                      bool make);
+
+  // lock_fs_reads.cc
+  std::string text_of(fuse_req_t req, Handle& handle);
+  void notify(Handle& handle);
+
+  // control_files.cc
+  std::string info_text(NodeId node, const Client& reader);
+  std::string locks_json(const Client& reader);
+  std::string config_text() const;
+  std::string traits_text() const;
+  void control_write(fuse_req_t req, Handle& handle, std::string_view data);
+  std::string control(Lockspace& space, const Client& client, const std::vector<std::string>& words,
+                      LockErrc& result);
+  std::string allocate(Lockspace& space, const Client& client,
+                       const std::vector<std::string>& words, LockErrc& result);
+  std::string free_number(Lockspace& space, const Client& client, const std::string& word,
+                          LockErrc& result);
+  std::string space_stats(const Lockspace& space);
+
+  EventLoop& loop_;
+  const Options& options_;
+  Backends backends_;
+  ProcProcesses processes_;
+  LockTable table_;
+  Painter painter_;
+  NodeTable nodes_;
+  SlotMap<HandleId, Handle> handles_;
+  SlotMap<uint64_t, Directory> directories_;
+  std::unordered_map<OwnerId, std::deque<Parked>> parked_;
+  std::unordered_map<fuse_req_t, OwnerId> parked_requests_;
+  std::unordered_map<OwnerId, LockErrc> early_;  ///< Answers that came before ask() was done.
+  std::map<PosixKey, PosixOwner> posix_;
+  std::unordered_map<const Lock*, std::vector<HandleId>> pollers_;
+  std::vector<fuse_req_t> interrupted_;
+  std::vector<OwnerId> new_holders_;  ///< Whose processes are not looked up yet.
+};
+
+/// Who sent a request.
+Client client_of(fuse_req_t req);
+
+/// The names of the files in .lockfs, in the order of their node ids.
+const std::vector<std::string>& info_files();
+
+}  // namespace lockfs

@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: MIT
+// Names: what exists, and what is known of it by name.
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+#include <sys/xattr.h>
+
+#include <array>
+#include <cstring>
+
+#include "fs/lock_fs.h"
+
+namespace lockfs {
+namespace {
+
+constexpr std::string_view kInfoDirName = ".lockfs";
+constexpr std::string_view kControlName = ".ctl";
+constexpr std::array<std::string_view, 4> kXattrs = {"user.lockfs.lvb", "user.lockfs.mode",
+                                                     "user.lockfs.token", "user.lockfs.holder"};
+
+void reply_sized(fuse_req_t req, std::string_view value, size_t size) {
+  if (size == 0) {
+    fuse_reply_xattr(req, value.size());
+  } else if (size < value.size()) {
+    fuse_reply_err(req, ERANGE);
+  } else {
+    fuse_reply_buf(req, value.data(), value.size());
+  }
+}
+
+}  // namespace
+
+const std::vector<std::string>& info_files() {
+  static const std::vector<std::string> names = {"version", "config", "traits", "locks.json",
+                                                 "waits"};
+  return names;
+}
+
+void LockFs::lookup(fuse_req_t req, NodeId parent, const char* name) {
+  fuse_entry_param entry{};  // No timeouts: a name can end at any moment.
+  const std::string_view wanted = name;
+  const NodeKind kind = NodeTable::kind(parent);
+  if (kind == NodeKind::kRoot) {
+    Lockspace* space = table_.find_lockspace(wanted);
+    if (wanted == kInfoDirName) entry.ino = NodeTable::kInfoDir;
+    if (space != nullptr) entry.ino = NodeTable::lockspace(space->id);
+  } else if (kind == NodeKind::kInfoDir) {
+    const auto& files = info_files();
+    const auto file = std::find(files.begin(), files.end(), wanted);
+    if (file != files.end()) {
+      entry.ino = NodeTable::kFirstInfoFile + static_cast<NodeId>(file - files.begin());
+    }
+  } else if (kind == NodeKind::kLockspace) {
+    Lockspace* space = table_.find_lockspace(NodeTable::space(parent));
+    if (space == nullptr) return void(fuse_reply_err(req, ENOENT));
+    if (wanted.size() > space->backend->traits().max_name_bytes) {
+      return void(fuse_reply_err(req, ENAMETOOLONG));
+    }
+    const Lock* lock = wanted == kControlName ? nullptr : table_.find(*space, wanted);
+    if (wanted == kControlName) entry.ino = NodeTable::control(space->id);
+    if (lock != nullptr && lock->visible()) entry.ino = nodes_.add_lock(space->id, wanted);
+  }
+  if (entry.ino == 0) return void(fuse_reply_err(req, ENOENT));
+  attributes(entry.ino, entry.attr);
+  if (fuse_reply_entry(req, &entry) != 0) nodes_.forget(entry.ino);
+}
+
+void LockFs::getattr(fuse_req_t req, NodeId node) {
+  struct stat attr {};
+  if (!attributes(node, attr)) return void(fuse_reply_err(req, ESTALE));
+  fuse_reply_attr(req, &attr, 0);
+}
+
+void LockFs::setattr(fuse_req_t req, NodeId node, const struct stat& attr, int to_set) {
+  const NodeKind kind = NodeTable::kind(node);
+  if (kind == NodeKind::kLockspace) {
+    Lockspace* space = table_.find_lockspace(NodeTable::space(node));
+    if (space == nullptr) return void(fuse_reply_err(req, ESTALE));
+    set_lockspace(req, *space, attr, to_set);
+  } else if (kind == NodeKind::kLock) {
+    const LockNode* lock = nodes_.lock(node);
+    if (lock == nullptr) return void(fuse_reply_err(req, ESTALE));
+    const int error = set_lock(*lock, client_of(req), attr, to_set);
+    if (error != 0) return void(fuse_reply_err(req, error));
+  } else if ((to_set & ~FUSE_SET_ATTR_SIZE) != 0) {
+    return void(fuse_reply_err(req, EPERM));
+  }
+  getattr(req, node);
+}
+
+void LockFs::set_lockspace(fuse_req_t req, Lockspace& space, const struct stat& attr, int to_set) {
+  if ((to_set & FUSE_SET_ATTR_MODE) != 0) space.mode = attr.st_mode & 07777;
+  if ((to_set & FUSE_SET_ATTR_UID) != 0) space.uid = attr.st_uid;
+  if ((to_set & FUSE_SET_ATTR_GID) != 0) space.gid = attr.st_gid;
+  spdlog::info("lockspace {}: mode {:o} owner {}:{}, set by uid {} pid {}", space.name, space.mode,
+               space.uid, space.gid, fuse_req_ctx(req)->uid, fuse_req_ctx(req)->pid);
+}
+
+// An explicit time pins the name (touch); a size of 0 is the O_TRUNC of shells, and nothing.
+int LockFs::set_lock(const LockNode& node, const Client& client, const struct stat& attr,
+                     int to_set) {
+  constexpr int kTimes =
+      FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME_NOW | FUSE_SET_ATTR_ATIME_NOW;
+  Lockspace* space = table_.find_lockspace(node.space);
+  if (space == nullptr) return ESTALE;
+  if ((to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) != 0) return EPERM;
+  if ((to_set & kTimes) != 0) {
+    const LockErrc result = table_.pin(*space, node.name, client, false);
+    if (result != LockErrc::kOk) return to_errno(result);
+  }
+  if ((to_set & FUSE_SET_ATTR_MODE) != 0) {
+    const Lock* lock = table_.find(*space, node.name);
+    if (lock == nullptr || !lock->pin) return EPERM;  // The lockspace's bits are a free name's.
+    if (client.uid != lock->pin->uid && !owns(client, *space)) return EPERM;
+    lock->pin->mode = attr.st_mode & 0666;
+  }
+  return 0;
+}
+
+void LockFs::mkdir(fuse_req_t req, NodeId parent, const char* name, mode_t mode) {
+  if (NodeTable::kind(parent) != NodeKind::kRoot) return void(fuse_reply_err(req, EPERM));
+  if (table_.find_lockspace(name) != nullptr) return void(fuse_reply_err(req, EEXIST));
+  const Client client = client_of(req);
+  if (table_.lockspaces().size() >= options_.max_lockspaces) {
+    spdlog::warn("lockspace {} refused to uid {} pid {}: there are max_lockspaces={} already", name,
+                 client.uid, client.pid, options_.max_lockspaces);
+    return void(fuse_reply_err(req, ENOSPC));
+  }
+  Lockspace& space = table_.add_lockspace(name, backend_of(name));
+  space.uid = client.uid;
+  space.gid = client.gid;
+  space.mode = mode & 07777;
+  space.capacity = options_.capacity;
+  fuse_entry_param entry{};
+  entry.ino = NodeTable::lockspace(space.id);
+  attributes(entry.ino, entry.attr);
+  fuse_reply_entry(req, &entry);
+}
+
+void LockFs::rmdir(fuse_req_t req, NodeId parent, const char* name) {
+  if (NodeTable::kind(parent) != NodeKind::kRoot) return void(fuse_reply_err(req, ENOTDIR));
+  if (name == kInfoDirName || std::strcmp(name, "default") == 0) {
+    return void(fuse_reply_err(req, EBUSY));
+  }
+  Lockspace* space = table_.find_lockspace(name);
+  if (space == nullptr) return void(fuse_reply_err(req, ENOENT));
+  fuse_reply_err(req, to_errno(table_.remove_lockspace(*space)));
+}
+
+void LockFs::unlink(fuse_req_t req, NodeId parent, const char* name) {
+  Lockspace* space = NodeTable::kind(parent) == NodeKind::kLockspace
+                         ? table_.find_lockspace(NodeTable::space(parent))
+                         : nullptr;
+  if (space == nullptr || name == kControlName) return void(fuse_reply_err(req, EPERM));
+  Lock* lock = table_.find(*space, name);
+  if (lock == nullptr || !lock->visible()) return void(fuse_reply_err(req, ENOENT));
+  if (lock->held()) return void(fuse_reply_err(req, EBUSY));
+  const Client client = client_of(req);
+  if (client.uid != lock->pin->uid && !owns(client, *space)) {
+    return void(fuse_reply_err(req, EPERM));
+  }
+  table_.unpin(*lock);
+  fuse_reply_err(req, 0);
+}
+
+void LockFs::opendir(fuse_req_t req, NodeId node, fuse_file_info* fi) {
+  Directory dir;
+  const auto add = [&](std::string_view name, NodeId id) {
+    struct stat attr {};
+    if (attributes(id, attr)) dir.entries.emplace_back(name, attr);
+  };
+  add(".", node);
+  add("..", NodeTable::kRoot);
+  const NodeKind kind = NodeTable::kind(node);
+  if (kind == NodeKind::kRoot) {
+    add(kInfoDirName, NodeTable::kInfoDir);
+    for (const auto& [id, space] : table_.lockspaces()) add(space->name, NodeTable::lockspace(id));
+  } else if (kind == NodeKind::kInfoDir) {
+    NodeId id = NodeTable::kFirstInfoFile;
+    for (const std::string& name : info_files()) add(name, id++);
+  } else if (Lockspace* space = table_.find_lockspace(NodeTable::space(node))) {
+    add(kControlName, NodeTable::control(space->id));
+    for (const auto& [name, lock] : space->locks) {
+      if (lock.visible()) dir.entries.emplace_back(name, lock_attributes(*space, name, &lock));
+    }
+  } else {
+    return void(fuse_reply_err(req, ENOENT));
+  }
+  fi->fh = directories_.emplace(std::move(dir)).first;
+  if (fuse_reply_open(req, fi) != 0) directories_.erase(fi->fh);
+}
+
+void LockFs::readdir(fuse_req_t req, size_t size, off_t offset, const fuse_file_info* fi) {
+  const Directory* dir = directories_.find(fi->fh);
+  if (dir == nullptr) return void(fuse_reply_err(req, EBADF));
+  std::vector<char> buffer(size);
+  size_t used = 0;
+  for (auto i = static_cast<size_t>(offset); i < dir->entries.size(); ++i) {
+    const auto& [name, attr] = dir->entries[i];
+    const size_t needed = fuse_add_direntry(req, buffer.data() + used, size - used, name.c_str(),
+                                            &attr, static_cast<off_t>(i + 1));
+    if (needed > size - used) break;
+    used += needed;
+  }
+  fuse_reply_buf(req, buffer.data(), used);
+}
+
+void LockFs::releasedir(fuse_req_t req, const fuse_file_info* fi) {
+  directories_.erase(fi->fh);
+  fuse_reply_err(req, 0);
+}
+
+// Which owner a request on this node speaks for: one that holds through a descriptor opened with
+// the node; by path, one of the caller's own process. Null: none.
+const Owner* LockFs::owner_of(const LockNode& node, const Lock* lock, const Client& client) {
+  const Owner* any = nullptr;
+  for (const HandleId id : node.handles) {
+    const Handle* handle = handles_.find(id);
+    const Owner* owner = handle != nullptr ? table_.find(handle->owner) : nullptr;
+    if (owner != nullptr && owner->holding) return owner;
+    if (owner != nullptr) any = owner;
+  }
+  if (any != nullptr || lock == nullptr || !node.handles.empty()) return any;
+  const pid_t process = processes_.process_of(client.pid);
+  for (const Owner* o = lock->first; o != nullptr && process != 0; o = o->next) {
+    if (o->client.pid == client.pid || o->process == process) return o;
+  }
+  return nullptr;
+}
+
+std::string LockFs::xattr_value(const LockNode& node, std::string_view name, const Client& client,
+                                int& error) {
+  Lockspace* space = table_.find_lockspace(node.space);
+  const Lock* lock = space != nullptr ? table_.find(*space, node.name) : nullptr;
+  const Owner* own = owner_of(node, lock, client);
+  const bool by_descriptor = !node.handles.empty();
+  if (name == "user.lockfs.lvb") {
+    if (own == nullptr || !own->holding) error = EPERM;  // For holders.
+    std::string value(32, '\0');
+    if (lock != nullptr && lock->lvb) std::memcpy(value.data(), lock->lvb->data(), value.size());
+    return value;
+  }
+  if (name == "user.lockfs.mode") {
+    if (by_descriptor) return own != nullptr && own->holding ? share_name(own->held) : "none";
+    Share strongest;
+    for (const Owner* o = lock != nullptr ? lock->first : nullptr; o != nullptr; o = o->next) {
+      if (!strongest.above_null() || o->held.mode > strongest.mode) strongest = o->held;
+    }
+    return strongest.above_null() ? share_name(strongest) : "free";
+  }
+  if (name == "user.lockfs.token") {
+    if (by_descriptor) return std::to_string(own != nullptr ? own->token : 0);
+    return std::to_string(lock != nullptr ? lock->token : 0);
+  }
+  if (name == "user.lockfs.holder") {
+    std::string out;
+    for (const Owner* o = lock != nullptr ? lock->first : nullptr; o != nullptr; o = o->next) {
+      if (!o->held.above_null()) continue;
+      const ProcessInfo& info = painter_.process(*o, o->client);
+      out += fmt::format("{}mode={} pid={} uid={} comm={}", out.empty() ? "" : "\n",
+                         share_name(o->held), info.process != 0 ? info.process : o->client.pid,
+                         o->client.uid, info.comm);
+    }
+    return out;
+  }
+  error = ENODATA;
+  return {};
+}
+
+void LockFs::getxattr(fuse_req_t req, NodeId node, const char* name, size_t size) {
+  const LockNode* lock = nodes_.lock(node);
+  if (NodeTable::kind(node) != NodeKind::kLock || lock == nullptr) {
+    return void(fuse_reply_err(req, ENODATA));
+  }
+  int error = 0;
+  const std::string value = xattr_value(*lock, name, client_of(req), error);
+  if (error != 0) return void(fuse_reply_err(req, error));
+  reply_sized(req, value, size);
+}
+
+void LockFs::setxattr(fuse_req_t req, NodeId node, const char* name, std::string_view value) {
+  const LockNode* lock_node = nodes_.lock(node);
+  if (NodeTable::kind(node) != NodeKind::kLock || lock_node == nullptr ||
+      std::strcmp(name, "user.lockfs.lvb") != 0) {
+    return void(fuse_reply_err(req, ENOTSUP));
+  }
+  if (value.size() > 32) return void(fuse_reply_err(req, ERANGE));
+  Lockspace* space = table_.find_lockspace(lock_node->space);
+  Lock* lock = space != nullptr ? table_.find(*space, lock_node->name) : nullptr;
+  const Owner* own = owner_of(*lock_node, lock, client_of(req));
+  if (own != nullptr && own->lost) return void(fuse_reply_err(req, ESTALE));
+  if (own == nullptr || own->held.is_slot() || !is_exclusive(own->held.mode)) {
+    return void(fuse_reply_err(req, EPERM));  // For holders of PW and EX.
+  }
+  table_.write_lvb(*lock, value);
+  fuse_reply_err(req, 0);
+}
+
+void LockFs::listxattr(fuse_req_t req, NodeId node, size_t size) {
+  std::string names;
+  if (NodeTable::kind(node) == NodeKind::kLock) {
+    for (const std::string_view name : kXattrs) names.append(name).push_back('\0');
+  }
+  reply_sized(req, names, size);
+}
+
+}  // namespace lockfs

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MIT
+// Reading and polling: pictures of a lock, and the texts of control files.
+#include <poll.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "fs/lock_fs.h"
+
+namespace lockfs {
+
+std::string LockFs::text_of(fuse_req_t req, Handle& handle) {
+  switch (NodeTable::kind(handle.node)) {
+    case NodeKind::kInfoFile: return info_text(handle.node, client_of(req));
+    case NodeKind::kControl: return std::exchange(handle.answer, {});
+    default: break;
+  }
+  const LockNode* node = nodes_.lock(handle.node);
+  const Owner* own = table_.find(handle.owner);
+  if (node == nullptr || own == nullptr) return {};
+  handle.seen = own->lock->changes;
+  return painter_.lock(*own->lock->space, node->name, own->lock, own, handle.error,
+                       handle.lost_why);
+}
+
+void LockFs::read(fuse_req_t req, size_t size, off_t offset, const fuse_file_info* fi) {
+  Handle* handle = handles_.find(HandleId{fi->fh});
+  if (handle == nullptr) return void(fuse_reply_err(req, EBADF));
+  Cursor& cursor = handle->cursor;
+  const auto at = static_cast<uint64_t>(offset);
+  if (cursor.fresh || offset == 0 || at < cursor.base) {
+    cursor = {text_of(req, *handle), at, false};
+  }
+  const size_t start = std::min(static_cast<size_t>(at - cursor.base), cursor.text.size());
+  const size_t count = std::min(size, cursor.text.size() - start);
+  if (count == 0) cursor.fresh = true;
+  fuse_reply_buf(req, cursor.text.data() + start, count);
+}
+
+void LockFs::poll(fuse_req_t req, const fuse_file_info* fi, fuse_pollhandle* ph) {
+  const HandleId id{fi->fh};
+  Handle* handle = handles_.find(id);
+  const Owner* own = handle != nullptr ? table_.find(handle->owner) : nullptr;
+  if (own == nullptr) {  // Control files: always ready.
+    if (ph != nullptr) fuse_pollhandle_destroy(ph);
+    return void(fuse_reply_poll(req, POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM));
+  }
+  if (ph != nullptr) {
+    if (handle->poll != nullptr) {
+      fuse_pollhandle_destroy(handle->poll);
+    } else {
+      pollers_[own->lock].push_back(id);
+    }
+    handle->poll = ph;
+    table_.watch(*own->lock);
+  }
+  unsigned events = POLLOUT | POLLWRNORM;
+  if (handle->seen != own->lock->changes) events |= POLLIN | POLLRDNORM;
+  if (own->held.above_null() && own->lock->waiters() != 0) events |= POLLPRI;
+  if (own->lost) events |= POLLERR | POLLHUP;
+  fuse_reply_poll(req, events);
+}
+
+void LockFs::changed(const Lock& lock) {
+  const auto watchers = pollers_.extract(&lock);
+  if (watchers.empty()) return;
+  for (const HandleId id : watchers.mapped()) {
+    Handle* handle = handles_.find(id);
+    if (handle != nullptr) notify(*handle);
+  }
+}
+
+// Wakes those in poll(2); they ask again, with a new handle.
+void LockFs::notify(Handle& handle) {
+  fuse_pollhandle* poll = std::exchange(handle.poll, nullptr);
+  if (poll == nullptr) return;
+  fuse_lowlevel_notify_poll(poll);
+  fuse_pollhandle_destroy(poll);
+}
+
+void LockFs::capture_processes() {
+  for (const OwnerId id : std::exchange(new_holders_, {})) {
+    const Owner* owner = table_.find(id);
+    if (owner != nullptr && owner->holding) painter_.process(*owner, owner->client);
+  }
+}
+
+}  // namespace lockfs

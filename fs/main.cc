@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: MIT
+#include <fcntl.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <climits>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+
+#include "backends/registry.h"
+#include "fs/session.h"
+
+namespace lockfs {
+namespace {
+
+// Exit codes.
+constexpr int kOk = 0;
+constexpr int kFailed = 1;  ///< It could not mount, or the mount ended by an error.
+constexpr int kUsage = 2;   ///< An option, a URL or the config file is wrong.
+
+void set_up_log(const Options& options) {
+  auto log = spdlog::stderr_logger_st("lockfs");
+  log->set_level(spdlog::level::from_str(options.log_level));
+  if (options.log_format == "json") {
+    log->set_pattern(R"({"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l","message":"%v"})");
+  } else {
+    log->set_pattern("lockfs: %l: %v");
+  }
+  log->flush_on(spdlog::level::info);
+  spdlog::set_default_logger(log);
+  fuse_set_log_func([](fuse_log_level, const char* format, va_list args) {
+    std::array<char, 512> line{};
+    std::vsnprintf(line.data(), line.size(), format, args);
+    std::string_view text = line.data();
+    while (text.ends_with('\n')) text.remove_suffix(1);
+    spdlog::warn("{}", text);
+  });
+}
+
+// The daemon's word to the process that started it: one byte when the mount answers.
+class Parent {
+ public:
+  /// Forks unless in the foreground. The parent does not come back: it exits with the child's
+  /// first word, or its failure.
+  explicit Parent(bool foreground) {
+    std::array<int, 2> ends{};
+    if (foreground || pipe2(ends.data(), O_CLOEXEC) != 0) return;
+    const pid_t child = fork();
+    if (child > 0) {
+      close(ends[1]);
+      char word = 0;
+      const bool ready = read(ends[0], &word, 1) == 1;
+      if (ready) _exit(kOk);
+      int status = 0;
+      waitpid(child, &status, 0);
+      _exit(WIFEXITED(status) && WEXITSTATUS(status) != 0 ? WEXITSTATUS(status) : kFailed);
+    }
+    close(ends[0]);
+    write_end_ = ends[1];
+    setsid();
+  }
+  void tell_ready() {
+    if (write_end_ < 0) return;
+    [[maybe_unused]] const ssize_t told = write(write_end_, "r", 1);
+    close(write_end_);
+    write_end_ = -1;
+    // Nobody reads our output any more; a terminal's stderr stays, for what must be said.
+    const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    dup2(null, 0);
+    dup2(null, 1);
+    if (isatty(2) == 0) return;
+    dup2(null, 2);
+  }
+
+ private:
+  int write_end_ = -1;
+};
+
+int watch_signals(EventLoop& loop) {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGHUP);
+  sigprocmask(SIG_BLOCK, &signals, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+  const int fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+  loop.watch(fd, [&loop, fd] {
+    signalfd_siginfo info{};
+    if (read(fd, &info, sizeof info) != sizeof info) return false;
+    if (info.ssi_signo != SIGHUP) loop.stop();
+    return true;
+  });
+  return fd;
+}
+
+tl::expected<std::map<std::string, std::unique_ptr<LockBackend>>, std::string> make_backends(
+    const Options& options) {
+  std::map<std::string, std::unique_ptr<LockBackend>> backends;
+  std::map<std::string, std::string> urls = {{"", options.source}};
+  for (const auto& [name, space] : options.lockspaces) {
+    if (!space.backend.empty()) urls[name] = space.backend;
+  }
+  for (const auto& [name, url] : urls) {
+    auto made = make_backend(url);
+    if (!made) return tl::make_unexpected(made.error());
+    backends[name] = std::move(*made);
+  }
+  return backends;
+}
+
+int serve(const Options& options, Parent& parent) {
+  auto backends = make_backends(options);
+  if (!backends) {
+    spdlog::error("{}", backends.error());
+    return kUsage;
+  }
+  LockFs::Backends by_space;
+  for (const auto& [name, backend] : *backends) by_space[name] = backend.get();
+  EventLoop loop;
+  LockFs fs(loop, options, by_space);
+  Session session(loop, fs, options);
+  const int signals = watch_signals(loop);
+  int status = kOk;
+  session.on_ready([&](const std::optional<std::string>& refusal) {
+    if (refusal) {
+      spdlog::error("{}", *refusal);
+      status = kFailed;
+      return;
+    }
+    spdlog::info("{} serves {}", options.mountpoint, options.source);
+    parent.tell_ready();
+  });
+  if (const auto failure = session.mount()) {
+    spdlog::error("{}", *failure);
+    return kFailed;
+  }
+  loop.before_sleep([&] { fs.capture_processes(); });
+  loop.run();
+  close(signals);
+  return status;
+}
+
+int run(int argc, char** argv) {
+  auto options = parse_options(argc, argv);
+  if (!options) {
+    (options.error().is_help ? std::cout : std::cerr)
+        << (options.error().is_help ? "" : "lockfs: ") << options.error().words << "\n";
+    return options.error().is_help ? kOk : kUsage;
+  }
+  if (options->version) {
+    std::cout << "lockfs " LOCKFS_VERSION "\n";
+    return kOk;
+  }
+  if (options->check_config) {
+    std::cout << "all is well\n";
+    return kOk;
+  }
+  set_up_log(*options);
+  std::array<char, PATH_MAX> absolute{};
+  if (realpath(options->mountpoint.c_str(), absolute.data()) == nullptr) {
+    std::cerr << "lockfs: " << options->mountpoint
+              << ": no such directory (or a dead mount: umount -l " << options->mountpoint << ")\n";
+    return kFailed;
+  }
+  if (!options->mountpoint.starts_with("/dev/fd/")) options->mountpoint = absolute.data();
+  Parent parent(options->foreground);
+  return serve(*options, parent);
+}
+
+}  // namespace
+}  // namespace lockfs
+
+int main(int argc, char** argv) {
+  try {
+    return lockfs::run(argc, argv);
+  } catch (const std::exception& error) {
+    std::cerr << "lockfs: " << error.what() << "\n";
+    return lockfs::kFailed;
+  }
+}

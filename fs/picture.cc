@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: MIT
+#include "fs/picture.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <ctime>
+
+namespace lockfs {
+namespace {
+
+using json = nlohmann::ordered_json;
+
+// More than these are counted only.
+constexpr size_t kMaxListed = 100;
+
+double seconds(Duration d) {
+  return std::chrono::duration<double>(std::chrono::round<std::chrono::milliseconds>(d)).count();
+}
+
+std::string dumped(const json& value) {
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+// A word that YAML reads as this string without quotes.
+bool plain(const std::string& s) {
+  if (s.empty() || s.size() > 64 || std::isalpha(static_cast<unsigned char>(s[0])) == 0)
+    return false;
+  for (const char c : s) {
+    if (std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '_' && c != '-') return false;
+  }
+  for (const char* taken : {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}) {
+    if (strcasecmp(s.c_str(), taken) == 0) return false;
+  }
+  return true;
+}
+
+std::string scalar(const json& value) {
+  if (value.is_string() && plain(value.get<std::string>())) return value.get<std::string>();
+  return dumped(value);
+}
+
+void write_yaml(const json& value, size_t indent, std::string& out);
+
+void write_item(const std::string& lead, const json& value, size_t indent, std::string& out) {
+  out += lead;
+  if (value.is_structured() && value.empty()) {
+    out += value.is_array() ? " []\n" : " {}\n";
+  } else if (value.is_structured()) {
+    out += "\n";
+    write_yaml(value, indent + 2, out);
+  } else {
+    out += " " + scalar(value) + "\n";
+  }
+}
+
+// A list's item: the first line of its mapping stands behind the dash.
+void write_list_item(const json& value, size_t indent, std::string& out) {
+  std::string body;
+  if (value.is_object() && !value.empty()) {
+    write_yaml(value, indent + 2, body);
+    body[indent] = '-';
+    out += body;
+  } else {
+    write_item(std::string(indent, ' ') + "-", value, indent, out);
+  }
+}
+
+void write_yaml(const json& value, size_t indent, std::string& out) {
+  if (value.is_array()) {
+    for (const json& item : value) write_list_item(item, indent, out);
+    return;
+  }
+  for (const auto& [key, item] : value.items()) {
+    write_item(std::string(indent, ' ') + key + ":", item, indent, out);
+  }
+}
+
+json stats_of(const LockStats& stats) {
+  const auto mean = [](Duration total, uint64_t n) {
+    return n == 0 ? 0.0 : seconds(total / static_cast<int64_t>(n));
+  };
+  return {
+      {"grants", stats.grants},
+      {"contended", stats.contended},
+      {"timeouts", stats.timeouts},
+      {"deadlocks", stats.deadlocks},
+      {"lost", stats.lost},
+      {"wait",
+       {{"mean", mean(stats.wait_total, stats.contended)}, {"max", seconds(stats.wait_max)}}},
+      {"hold", {{"mean", mean(stats.hold_total, stats.holds)}, {"max", seconds(stats.hold_max)}}}};
+}
+
+}  // namespace
+
+std::string share_name(Share share) {
+  return share.is_slot() ? "SLOT" : std::string(mode_name(share.mode));
+}
+
+std::string to_yaml(const json& value) {
+  std::string out;
+  write_yaml(value, 0, out);
+  return out;
+}
+
+Painter::Painter(LockTable& table, Processes& processes, const TimerQueue& timers)
+    : table_(table), processes_(processes), timers_(timers) {
+  std::array<char, 256> name{};
+  gethostname(name.data(), name.size() - 1);
+  host_ = name.data();
+}
+
+std::chrono::nanoseconds Painter::since_epoch(TimePoint when) const {
+  using std::chrono::nanoseconds;
+  const nanoseconds now = std::chrono::system_clock::now().time_since_epoch();
+  const nanoseconds offset = now - Clock::now().time_since_epoch();
+  // Less is the noise of two readings.
+  if (std::chrono::abs(offset - offset_) > std::chrono::milliseconds(20)) offset_ = offset;
+  return offset_ + when.time_since_epoch();
+}
+
+std::string Painter::wall(TimePoint when) const {
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(since_epoch(when));
+  const std::time_t whole = ms.count() / 1000;
+  std::tm parts{};
+  gmtime_r(&whole, &parts);
+  std::array<char, 64> text{};
+  const size_t n = std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%S", &parts);
+  std::snprintf(text.data() + n, text.size() - n, ".%03dZ", static_cast<int>(ms.count() % 1000));
+  return text.data();
+}
+
+const ProcessInfo& Painter::process(const Owner& owner, const Client& client) {
+  Known& known = known_[owner.id];
+  if (known.pid != client.pid) {
+    known = {client.pid, processes_.describe(client.pid)};
+    if (known.info.process != 0 && !owner.wait) table_.set_process(owner.id, known.info.process);
+  }
+  return known.info;
+}
+
+json Painter::holder(const Owner& owner) {
+  const ProcessInfo& info = process(owner, owner.client);
+  json out = {{"mode", share_name(owner.held)},
+              {"pid", info.process != 0 ? info.process : owner.client.pid},
+              {"comm", info.comm},
+              {"uid", owner.client.uid},
+              {"host", host_},
+              {"container", info.container},
+              {"since", wall(owner.since)},
+              {"held", seconds(timers_.now() - owner.since)}};
+  if (owner.held.is_slot()) out["size"] = owner.held.slots;
+  if (owner.client.pid != 0 && processes_.process_of(static_cast<pid_t>(out["pid"])) == 0) {
+    out["exited"] = true;  // Whoever has its descriptor now holds the lock.
+  }
+  if (owner.closed) out["lingering"] = true;
+  const OwnerExtras* extras = owner.extras.get();
+  out["expires"] = extras != nullptr && extras->expires ? json(wall(*extras->expires)) : json();
+  out["note"] = extras != nullptr ? extras->note : "";
+  return out;
+}
+
+json Painter::waiter(const Owner& owner) {
+  const Wait& wait = *owner.wait;
+  const ProcessInfo info = processes_.describe(wait.client.pid);
+  return {{"mode", share_name(wait.request.want)},
+          {"pid", info.process != 0 ? info.process : wait.client.pid},
+          {"comm", info.comm},
+          {"uid", wait.client.uid},
+          {"host", host_},
+          {"container", info.container},
+          {"waiting", seconds(timers_.now() - wait.since)},
+          {"deadline", wait.deadline ? json(wall(*wait.deadline)) : json()}};
+}
+
+json Painter::describe(const Lockspace& space, std::string_view name, const Lock* lock) {
+  json out = {{"lock", name}, {"lockspace", space.name}, {"backend", space.backend->traits().name}};
+  json holders = json::array();
+  json waiters = json::array();
+  Share strongest;
+  size_t count = 0;
+  for (const Owner* o = lock != nullptr ? lock->first : nullptr; o != nullptr; o = o->next) {
+    if (!strongest.above_null() || o->held.mode > strongest.mode) strongest = o->held;
+    if (++count <= kMaxListed) holders.push_back(holder(*o));
+  }
+  if (lock != nullptr && lock->queues) {
+    for (const Owner* o : lock->waiting_in_order()) {
+      if (waiters.size() < kMaxListed) waiters.push_back(waiter(*o));
+    }
+  }
+  out["mode"] = strongest.above_null() ? share_name(strongest) : "free";
+  out["pinned"] = lock != nullptr && lock->pin != nullptr;
+  out["token"] = lock != nullptr ? lock->token : 0;
+  out["holders_total"] = count;
+  out["holders"] = holders;
+  out["waiters_total"] = lock != nullptr ? lock->waiters() : 0;
+  out["waiters"] = waiters;
+  out["stats"] = stats_of(lock != nullptr ? lock->stats : LockStats{});
+  return out;
+}
+
+std::string Painter::lock(const Lockspace& space, std::string_view name, const Lock* lock,
+                          const Owner* self, const std::string& error, const std::string& lost) {
+  json out = describe(space, name, lock);
+  const bool involved = self != nullptr && (self->holding || self->wait || self->lost);
+  if (involved || !error.empty()) {
+    json mine = {{"mode", self != nullptr && self->holding ? share_name(self->held) : "none"}};
+    if (self != nullptr && self->wait) mine["waiting_for"] = share_name(self->wait->request.want);
+    mine["token"] = self != nullptr ? self->token : 0;
+    const OwnerExtras* extras = self != nullptr ? self->extras.get() : nullptr;
+    mine["key"] = extras != nullptr ? extras->key : "";
+    mine["error"] = self != nullptr && self->lost ? "the lock was lost: " + lost : error;
+    out["this"] = mine;
+  }
+  return to_yaml(out);
+}
+
+nlohmann::json Painter::as_json(const Lock& lock) {
+  return nlohmann::json(describe(*lock.space, lock.name, &lock));
+}
+
+std::string Painter::waits(const std::function<bool(const Lockspace&)>& may_read) {
+  json list = json::array();
+  for (const WaitForGraph::Row& row : table_.waits()) {
+    const Lock& lock = *row.waiter->lock;
+    if (!may_read(*lock.space)) continue;
+    json entry = {{"lockspace", lock.space->name}, {"lock", lock.name}};
+    entry.update(waiter(*row.waiter));
+    entry["cycle"] = row.cycle;
+    json blockers = json::array();
+    for (const Owner* blocker : row.blockers) {
+      const Client& client = blocker->wait ? blocker->wait->client : blocker->client;
+      const ProcessInfo info = processes_.describe(client.pid);
+      blockers.push_back(
+          {{"pid", info.process != 0 ? info.process : client.pid},
+           {"comm", info.comm},
+           {"holds", blocker->holding ? share_name(blocker->held) : "none"},
+           {"wants", blocker->wait ? share_name(blocker->wait->request.want) : "none"}});
+    }
+    entry["waits_for"] = blockers;
+    list.push_back(entry);
+  }
+  return to_yaml({{"waits", list}});
+}
+
+}  // namespace lockfs

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "core/lock_table.h"
+
+namespace lockfs {
+
+/// Turns the core's times into the wall's, and owners into what a person reads.
+class Painter {
+ public:
+  Painter(LockTable& table, Processes& processes, const TimerQueue& timers);
+
+  /// The YAML document of one lock. `lock` may be null: a free name of no interest. `self` is the
+  /// owner that reads on its own descriptor, `error` and `lost` what it is told of itself.
+  std::string lock(const Lockspace& space, std::string_view name, const Lock* lock,
+                   const Owner* self, const std::string& error, const std::string& lost);
+  /// The same facts for programs.
+  nlohmann::json as_json(const Lock& lock);
+  /// Who waits for whom, as YAML; only of lockspaces that `may_read` admits.
+  std::string waits(const std::function<bool(const Lockspace&)>& may_read);
+
+  /// Since 1970. The same moment gives the same time again, unless the wall clock was set.
+  std::chrono::nanoseconds since_epoch(TimePoint when) const;
+  /// "2026-11-26T01:15:27.123Z"
+  std::string wall(TimePoint when) const;
+  /// Looks up what is known of the owner's process; kept for as long as the owner holds.
+  const ProcessInfo& process(const Owner& owner, const Client& client);
+  void forget(OwnerId owner) { known_.erase(owner); }
+
+ private:
+  nlohmann::ordered_json holder(const Owner& owner);
+  nlohmann::ordered_json waiter(const Owner& owner);
+  nlohmann::ordered_json describe(const Lockspace& space, std::string_view name, const Lock* lock);
+
+  struct Known {
+    pid_t pid = 0;
+    ProcessInfo info;
+  };
+  LockTable& table_;
+  Processes& processes_;
+  const TimerQueue& timers_;
+  std::string host_;
+  mutable std::chrono::nanoseconds offset_{};  ///< Of the wall clock to the steady one.
+  std::unordered_map<OwnerId, Known> known_;
+};
+
+/// A lock's mode as users write it: "EX", "SLOT".
+std::string share_name(Share share);
+
+/// YAML of a JSON value: nested mappings and lists in block style, strings quoted as in JSON,
+/// which YAML reads too. Bytes that are not UTF-8 become U+FFFD.
+std::string to_yaml(const nlohmann::ordered_json& value);
+
+}  // namespace lockfs

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT
+#include "fs/session.h"
+
+#include <fcntl.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+namespace lockfs {
+namespace {
+
+// A close_range() of more descriptors than this, followed at once by an open with O_EXCL, can see
+// the last of its own locks still held: RELEASE is a background request (facts on FUSE, Closing).
+constexpr unsigned kMaxBackground = 65535;
+constexpr unsigned kMaxWrite = 128 * 1024;
+
+// The kernel wants room for a request of max_write and its header.
+constexpr size_t kBufferSize = 1024 * 1024 + 4096;
+
+int64_t number_in(const std::string& path) {
+  std::ifstream file(path);
+  int64_t value = -1;
+  file >> value;
+  return value;
+}
+
+// The minor number of the newest mount there. A stat would ask ourselves.
+std::string connection_number(const std::string& mountpoint) {
+  std::ifstream mounts("/proc/self/mountinfo");
+  std::string line;
+  std::string found;
+  while (std::getline(mounts, line)) {
+    std::istringstream words(line);
+    std::string id;
+    std::string parent;
+    std::string device;
+    std::string root;
+    std::string place;
+    words >> id >> parent >> device >> root >> place;
+    if (place == mountpoint) found = device.substr(device.find(':') + 1);
+  }
+  return found;
+}
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string out;
+  for (const std::string& word : words) out += "," + word;
+  return out;
+}
+
+}  // namespace
+
+Session::Session(EventLoop& loop, LockFs& fs, const Options& options)
+    : loop_(loop), options_(options), fs_(fs), buffer_(kBufferSize) {}
+
+Session::~Session() {
+  if (mounted_) {
+    loop_.unwatch(fuse_session_fd(session_));
+    fuse_session_unmount(session_);
+  }
+  if (session_ != nullptr) fuse_session_destroy(session_);
+}
+
+std::optional<std::string> Session::mount() {
+  std::string list = "fsname=" + options_.source + ",subtype=lockfs,default_permissions";
+  if (getuid() == 0) list += ",allow_other";
+  list += joined(options_.mount_options);
+  std::string name = "lockfs";
+  std::string dash_o = "-o";
+  std::vector<char*> argv = {name.data(), dash_o.data(), list.data(), nullptr};
+  fuse_args args = FUSE_ARGS_INIT(3, argv.data());
+  session_ = fuse_session_new(&args, &operations(), sizeof(fuse_lowlevel_ops), this);
+  fuse_opt_free_args(&args);
+  if (session_ == nullptr) return "an option was refused: -o " + list;
+  if (fuse_session_mount(session_, options_.mountpoint.c_str()) != 0) {
+    return "cannot mount at " + options_.mountpoint +
+           " (is it an empty directory, is /dev/fuse there, may you mount?)";
+  }
+  mounted_ = true;
+  const int fd = fuse_session_fd(session_);
+  fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+  loop_.watch(fd, [this] { return take_request(); });
+  loop_.poll_first(fd, options_.poll);
+  return std::nullopt;
+}
+
+void Session::init(fuse_conn_info* connection) {
+  connection->max_write = std::min(connection->max_write, kMaxWrite);
+  connection->max_background = kMaxBackground;
+  connection->congestion_threshold = kMaxBackground;
+  constexpr unsigned kNeeded = FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_POSIX_LOCKS;
+  connection->want |= (kNeeded | FUSE_CAP_ATOMIC_O_TRUNC) & connection->capable;
+  connection->want &=
+      ~static_cast<unsigned>(FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_READDIRPLUS | FUSE_CAP_ASYNC_DIO);
+  std::optional<std::string> refusal;
+  if ((connection->want & kNeeded) != kNeeded) {
+    // The kernel would lock locally without a word, and nobody else would know.
+    refusal = "this kernel does not pass flock and fcntl locks to FUSE filesystems";
+    loop_.stop();
+  }
+  // After this request's reply, which tells the kernel what was agreed.
+  loop_.post([this, refusal] {
+    if (!refusal) check_kernel();
+    if (ready_) ready_(refusal);
+  });
+}
+
+// Settings of this host that would break waits or releases: said at once, not found at night.
+void Session::check_kernel() {
+  if (number_in("/proc/sys/fs/fuse/default_request_timeout") > 0) {
+    spdlog::warn(
+        "sysctl fs.fuse.default_request_timeout is set: the kernel will abort the whole "
+        "mount when a lock is waited for longer; set it to 0");
+  }
+  const std::string granted =
+      "/sys/fs/fuse/connections/" + connection_number(options_.mountpoint) + "/max_background";
+  const int64_t background = number_in(granted);
+  if (background > 0 && background < kMaxBackground) {
+    spdlog::warn(
+        "the kernel granted max_background={}: a process that closes more locks at once "
+        "and reopens them with O_EXCL may see its own as still held",
+        background);
+  }
+}
+
+bool Session::take_request() {
+  const ssize_t n = read(fuse_session_fd(session_), buffer_.data(), buffer_.size());
+  if (n < 0) {
+    if (errno == EINTR || errno == ENOENT) return true;  // A request that was taken back.
+    if (errno == ENODEV) loop_.stop();                   // Unmounted.
+    if (errno != EAGAIN && errno != ENODEV) {
+      spdlog::error("reading /dev/fuse: {}", std::strerror(errno));
+      loop_.stop();
+    }
+    return false;
+  }
+  fuse_buf request{};
+  request.size = static_cast<size_t>(n);
+  request.mem = buffer_.data();
+  fuse_session_process_buf(session_, &request);
+  fs_.handle_interrupts();
+  return true;
+}
+
+}  // namespace lockfs
