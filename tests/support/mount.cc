@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <yaml-cpp/yaml.h>
@@ -42,6 +44,7 @@ Mount::Mount(std::vector<std::string> arguments, std::string source) {
   argv.push_back(nullptr);
   daemon_ = fork();
   if (daemon_ == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGTERM);  // A test that is killed leaves no daemon.
     const int log = open(log_path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     dup2(log, 2);
     execv(program.c_str(), argv.data());
