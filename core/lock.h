@@ -69,6 +69,7 @@ struct Owner {
   uint64_t tag = 0;  ///< The opener's own name for it.
   Lock* lock = nullptr;
   Client client;         ///< Who made the last request; before the first, who opened it.
+  pid_t opener = 0;      ///< The thread that opened it.
   pid_t process = 0;     ///< client.pid's process, once somebody had reason to look it up.
   bool holding = false;  ///< Holds `held`, which may be NL.
   bool closed = false;   ///< Its descriptor is gone, it lingers.

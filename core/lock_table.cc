@@ -48,6 +48,7 @@ OwnerId LockTable::open(Lockspace& space, std::string_view name, Client client, 
   owner.tag = tag;
   owner.lock = &lock;
   owner.client = client;
+  owner.opener = client.pid;
   ++lock.owners;
   return id;
 }

@@ -61,8 +61,6 @@ class LockFs final : public LockObserver {
   // Reading: lock_fs_reads.cc
   void read(fuse_req_t req, size_t size, off_t offset, const fuse_file_info* fi);
   void poll(fuse_req_t req, const fuse_file_info* fi, fuse_pollhandle* handle);
-  /// Looks up the processes of new holders while they are likely to be alive. Called when idle.
-  void capture_processes();
 
   void answered(OwnerId owner, LockErrc result) override;
   void lost(OwnerId owner, std::string_view why) override;
@@ -126,6 +124,8 @@ class LockFs final : public LockObserver {
                       bool make);
 
   // lock_fs_reads.cc
+  void note_holder(OwnerId owner);
+  void capture_processes();
   std::string text_of(fuse_req_t req, Handle& handle);
   void notify(Handle& handle);
 
@@ -159,6 +159,7 @@ class LockFs final : public LockObserver {
   std::unordered_map<const Lock*, std::vector<HandleId>> pollers_;
   std::vector<fuse_req_t> interrupted_;
   std::vector<OwnerId> new_holders_;  ///< Whose processes are not looked up yet.
+  TimerId capture_timer_ = TimerId::kNone;
 };
 
 /// Who sent a request.

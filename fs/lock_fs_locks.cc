@@ -58,7 +58,7 @@ void LockFs::submit(OwnerId owner, Parked parked) {
     const bool same = own->holding && own->held == parked.request.want;
     return finish(owner, std::move(parked), same ? LockErrc::kOk : LockErrc::kWouldBlock);
   }
-  const fuse_req_t req = parked.req;
+  fuse_req_t req = parked.req;
   parked_[owner].push_back(std::move(parked));
   parked_requests_[req] = owner;
   fuse_req_interrupt_func(req, on_interrupt, this);
@@ -90,14 +90,13 @@ bool LockFs::start_next(OwnerId owner) {
   std::deque<Parked> rest = std::move(waiting->second);
   parked_.erase(waiting);
   const auto result = ask(owner, rest.front().request, rest.front().client);
-  Parked parked = std::move(rest.front());
-  if (result) {
-    rest.pop_front();
-  } else {
-    rest.front() = std::move(parked);
+  if (!result) {
+    parked_[owner] = std::move(rest);
+    return false;
   }
+  Parked parked = std::move(rest.front());
+  rest.pop_front();
   parked_[owner] = std::move(rest);
-  if (!result) return false;
   finish(owner, std::move(parked), *result);
   return true;
 }
@@ -108,7 +107,7 @@ void LockFs::finish(OwnerId owner, Parked parked, LockErrc result) {
   if (result == LockErrc::kOk && handle != nullptr) {
     handle->error.clear();
     set_onlost(*handle, parked.onlost, parked.client);
-    if (own->held.above_null()) new_holders_.push_back(owner);
+    if (own->held.above_null()) note_holder(owner);
   } else if (handle != nullptr && parked.kind != Parked::Kind::kCreate) {
     handle->error = explain(result, *own->lock, parked.request.want);
     if (result == LockErrc::kLimit) {
@@ -150,7 +149,7 @@ bool LockFs::reply(const Parked& parked, LockErrc result) {
 
 void LockFs::handle_interrupts() {
   while (!interrupted_.empty()) {
-    const fuse_req_t req = interrupted_.back();
+    fuse_req_t req = interrupted_.back();
     interrupted_.pop_back();
     const auto known = parked_requests_.find(req);
     if (known == parked_requests_.end()) continue;

@@ -8,6 +8,11 @@
 #include "fs/lock_fs.h"
 
 namespace lockfs {
+namespace {
+
+constexpr auto kCaptureAfter = std::chrono::milliseconds(1);
+
+}  // namespace
 
 std::string LockFs::text_of(fuse_req_t req, Handle& handle) {
   switch (NodeTable::kind(handle.node)) {
@@ -78,10 +83,26 @@ void LockFs::notify(Handle& handle) {
   fuse_pollhandle_destroy(poll);
 }
 
+// A holder's process is looked up once it has held for a while, so that it is known when it is
+// gone; one that holds for less costs nothing.
+void LockFs::note_holder(OwnerId owner) {
+  new_holders_.push_back(owner);
+  if (capture_timer_ != TimerId::kNone) return;
+  capture_timer_ = loop_.timers.schedule(loop_.timers.now() + kCaptureAfter, [this] {
+    capture_timer_ = TimerId::kNone;
+    capture_processes();
+  });
+}
+
 void LockFs::capture_processes() {
   for (const OwnerId id : std::exchange(new_holders_, {})) {
     const Owner* owner = table_.find(id);
-    if (owner != nullptr && owner->holding) painter_.process(*owner, owner->client);
+    if (owner == nullptr || !owner->holding) continue;
+    if (owner->since + kCaptureAfter > loop_.timers.now()) {
+      note_holder(id);
+    } else {
+      painter_.process(*owner, owner->client);
+    }
   }
 }
 

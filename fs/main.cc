@@ -141,7 +141,6 @@ int serve(const Options& options, Parent& parent) {
     spdlog::error("{}", *failure);
     return kFailed;
   }
-  loop.before_sleep([&] { fs.capture_processes(); });
   loop.run();
   close(signals);
   return status;

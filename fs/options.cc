@@ -187,7 +187,7 @@ Wrong read_mount_options(Options& options, const std::string& list) {
     const auto ours = [&](const Key& key) { return key.name == name; };
     if (std::any_of(keys().begin(), keys().end(), ours)) {
       if (equals == std::string::npos) return "option " + name + " needs a value";
-      const Wrong wrong = set_option(options, name, word.substr(equals + 1));
+      Wrong wrong = set_option(options, name, word.substr(equals + 1));
       if (wrong) return wrong;
     } else if (name != "config") {
       options.mount_options.push_back(word);
@@ -258,7 +258,7 @@ tl::expected<Options, OptionsError> parse_options(int argc, const char* const* a
       "lockfs"};
   app.footer(keys_help());
   app.add_option("places", places, "[SOURCE] MOUNTPOINT");
-  app.add_option("-o", lists, "mount options, apart by commas")->take_all()->expected(1);
+  app.add_option("-o", lists, "mount options, apart by commas")->allow_extra_args(false);
   app.add_option("--config", options.config, "a TOML file; -o config=FILE does the same");
   app.add_flag("-f,--foreground", options.foreground, "stay in the foreground");
   app.add_flag("--check-config", options.check_config, "read all options, say what is wrong, end");

@@ -152,7 +152,9 @@ json Painter::holder(const Owner& owner) {
               {"held", seconds(timers_.now() - owner.since)}};
   if (owner.held.is_slot()) out["size"] = owner.held.slots;
   if (owner.client.pid != 0 && processes_.process_of(static_cast<pid_t>(out["pid"])) == 0) {
-    out["exited"] = true;  // Whoever has its descriptor now holds the lock.
+    out["exited"] = true;  // Whoever has its descriptor now holds the lock; often its opener.
+    const ProcessInfo opener = processes_.describe(owner.opener);
+    if (opener.process != 0) out["opener"] = {{"pid", opener.process}, {"comm", opener.comm}};
   }
   if (owner.closed) out["lingering"] = true;
   const OwnerExtras* extras = owner.extras.get();
