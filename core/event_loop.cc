@@ -112,7 +112,7 @@ void EventLoop::run() {
     const bool busy = spin();
     take_posted();
     if (!busy && before_sleep_) before_sleep_();
-    wait(busy);
+    if (!stopped_) wait(busy);
   }
 }
 
