@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "core/event_loop.h"
 
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -85,7 +86,10 @@ bool EventLoop::spin() {
   TimePoint now = Clock::now();
   for (TimePoint end = now + poll_time_; now < end && !stopped_; now = Clock::now()) {
     timers.advance(now);
-    if (!source->second()) continue;
+    if (!source->second()) {
+      sched_yield();  // The caller may be waiting for this very core.
+      continue;
+    }
     if (--turns == 0) return true;
     end = now + poll_time_;
   }

@@ -37,6 +37,16 @@ Client client_of(fuse_req_t req) {
   return {ctx->pid, ctx->uid, ctx->gid};
 }
 
+double attribute_timeout(NodeId node) {
+  switch (NodeTable::kind(node)) {
+    case NodeKind::kRoot:
+    case NodeKind::kInfoDir:
+    case NodeKind::kLockspace: return 3600;
+    case NodeKind::kLock: return 0.01;
+    default: return 0;
+  }
+}
+
 LockFs::LockFs(EventLoop& loop, const Options& options, Backends backends)
     : loop_(loop),
       options_(options),
@@ -84,6 +94,14 @@ struct stat LockFs::lock_attributes(const Lockspace& space, std::string_view nam
   }
   attr.st_ctim = attr.st_atim = attr.st_mtim;
   return attr;
+}
+
+void LockFs::describe(NodeId node, fuse_entry_param& entry) {
+  entry.ino = node;
+  attributes(node, entry.attr);
+  entry.attr_timeout = attribute_timeout(node);
+  // A lock's name can end at any moment.
+  entry.entry_timeout = NodeTable::kind(node) == NodeKind::kLock ? 0 : entry.attr_timeout;
 }
 
 bool LockFs::attributes(NodeId node, struct stat& attr) {

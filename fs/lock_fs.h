@@ -90,6 +90,8 @@ class LockFs final : public LockObserver {
   };
 
   // lock_fs.cc
+  /// Fills in the node's attributes and for how long the kernel may remember it.
+  void describe(NodeId node, fuse_entry_param& entry);
   bool attributes(NodeId node, struct stat& attr);
   struct stat lock_attributes(const Lockspace& space, std::string_view name, const Lock* lock);
   bool may_write(fuse_req_t req, const Lockspace& space);
@@ -161,6 +163,11 @@ class LockFs final : public LockObserver {
   std::vector<OwnerId> new_holders_;  ///< Whose processes are not looked up yet.
   TimerId capture_timer_ = TimerId::kNone;
 };
+
+/// Seconds for which the kernel may remember a node's attributes. Directories change only through
+/// it. A lock's bits do too; its time may be that late on an open descriptor, and the check of
+/// permissions that follows each open needs no request of its own.
+double attribute_timeout(NodeId node);
 
 /// Who sent a request.
 Client client_of(fuse_req_t req);

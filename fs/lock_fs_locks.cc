@@ -138,8 +138,7 @@ bool LockFs::reply(const Parked& parked, LockErrc result) {
   }
   const Handle& handle = *handles_.find(parked.handle);
   fuse_entry_param entry{};
-  entry.ino = handle.node;
-  attributes(entry.ino, entry.attr);
+  describe(handle.node, entry);
   fuse_file_info fi{};
   fi.fh = static_cast<uint64_t>(parked.handle);
   fi.direct_io = 1;

@@ -36,7 +36,7 @@ const std::vector<std::string>& info_files() {
 }
 
 void LockFs::lookup(fuse_req_t req, NodeId parent, const char* name) {
-  fuse_entry_param entry{};  // No timeouts: a name can end at any moment.
+  fuse_entry_param entry{};
   const std::string_view wanted = name;
   const NodeKind kind = NodeTable::kind(parent);
   if (kind == NodeKind::kRoot) {
@@ -60,14 +60,14 @@ void LockFs::lookup(fuse_req_t req, NodeId parent, const char* name) {
     if (lock != nullptr && lock->visible()) entry.ino = nodes_.add_lock(space->id, wanted);
   }
   if (entry.ino == 0) return void(fuse_reply_err(req, ENOENT));
-  attributes(entry.ino, entry.attr);
+  describe(entry.ino, entry);
   if (fuse_reply_entry(req, &entry) != 0) nodes_.forget(entry.ino);
 }
 
 void LockFs::getattr(fuse_req_t req, NodeId node) {
   struct stat attr {};
   if (!attributes(node, attr)) return void(fuse_reply_err(req, ESTALE));
-  fuse_reply_attr(req, &attr, 0);
+  fuse_reply_attr(req, &attr, attribute_timeout(node));
 }
 
 void LockFs::setattr(fuse_req_t req, NodeId node, const struct stat& attr, int to_set) {
@@ -131,8 +131,7 @@ void LockFs::mkdir(fuse_req_t req, NodeId parent, const char* name, mode_t mode)
   space.mode = mode & 07777;
   space.capacity = options_.capacity;
   fuse_entry_param entry{};
-  entry.ino = NodeTable::lockspace(space.id);
-  attributes(entry.ino, entry.attr);
+  describe(NodeTable::lockspace(space.id), entry);
   fuse_reply_entry(req, &entry);
 }
 

@@ -20,6 +20,8 @@ struct stat file_attributes(fuse_ino_t node) {
   return attr;
 }
 
+double timeout(fuse_ino_t node) { return node == FUSE_ROOT_ID ? 3600 : 0.01; }
+
 void on_init(void* /*data*/, fuse_conn_info* connection) {
   connection->max_background = 65535;
   connection->want |= FUSE_CAP_ATOMIC_O_TRUNC & connection->capable;
@@ -29,17 +31,19 @@ void on_lookup(fuse_req_t req, fuse_ino_t /*parent*/, const char* name) {
   fuse_entry_param entry{};
   entry.ino = next_node++;
   entry.attr = file_attributes(entry.ino);
+  entry.attr_timeout = timeout(entry.ino);
   fuse_reply_entry(req, &entry);
 }
 void on_getattr(fuse_req_t req, fuse_ino_t node, fuse_file_info* /*fi*/) {
   const struct stat attr = file_attributes(node);
-  fuse_reply_attr(req, &attr, 0);
+  fuse_reply_attr(req, &attr, timeout(node));
 }
 void on_create(fuse_req_t req, fuse_ino_t /*parent*/, const char* /*name*/, mode_t /*mode*/,
                fuse_file_info* fi) {
   fuse_entry_param entry{};
   entry.ino = next_node++;
   entry.attr = file_attributes(entry.ino);
+  entry.attr_timeout = timeout(entry.ino);
   fi->direct_io = 1;
   fi->noflush = (fi->flags & O_EXCL) != 0 ? 1 : 0;
   fuse_reply_create(req, &entry, fi);
