@@ -43,7 +43,8 @@ void EventLoop::watch(int fd, std::function<bool()> ready) {
 
 void EventLoop::unwatch(int fd) {
   epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr);
-  watched_.erase(fd);
+  // It may be the source that runs just now.
+  if (auto source = watched_.extract(fd)) unwatched_.push_back(std::move(source));
 }
 
 void EventLoop::post(std::function<void()> work) {
@@ -86,7 +87,9 @@ bool EventLoop::spin() {
   TimePoint now = Clock::now();
   for (TimePoint end = now + poll_time_; now < end && !stopped_; now = Clock::now()) {
     timers.advance(now);
-    if (!source->second()) {
+    const bool had = source->second();
+    if (!unwatched_.empty()) return true;
+    if (!had) {
       sched_yield();  // The caller may be waiting for this very core.
       continue;
     }
@@ -113,6 +116,7 @@ void EventLoop::wait(bool busy) {
 
 void EventLoop::run() {
   while (!stopped_) {
+    unwatched_.clear();
     const bool busy = spin();
     take_posted();
     if (!busy && before_sleep_) before_sleep_();

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <functional>
 #include <unordered_map>
+#include <vector>
 
 #include "core/timer_queue.h"
 
@@ -22,6 +23,7 @@ class EventLoop {
   /// Calls `ready` whenever `fd` can be read; it returns whether there was anything, and is called
   /// again if it leaves something.
   void watch(int fd, std::function<bool()> ready);
+  /// A source may unwatch itself.
   void unwatch(int fd);
   /// Runs `work` soon on the loop's thread. The only call that any thread may make.
   void post(std::function<void()> work);
@@ -47,7 +49,9 @@ class EventLoop {
   int wake_ = -1;
   bool stopped_ = false;
   std::atomic<Posted*> posted_ = nullptr;
-  std::unordered_map<int, std::function<bool()>> watched_;
+  using Sources = std::unordered_map<int, std::function<bool()>>;
+  Sources watched_;
+  std::vector<Sources::node_type> unwatched_;
   std::function<void()> before_sleep_;
   int polled_ = -1;
   Duration poll_time_{};
