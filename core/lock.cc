@@ -149,6 +149,7 @@ void Lock::enqueue(Owner& owner) {
   auto& queue = owner.wait->converting ? queues->converting : queues->waiting.at(queue_of(want));
   queue.emplace(owner.wait->sequence, &owner);
   ++queues->size;
+  if (owner.wait->request.now) ++queues->impatient;
   if (want.is_slot()) slot_size = want.slots;
   ++changes;
 }
@@ -157,6 +158,7 @@ void Lock::dequeue(Owner& owner) {
   const Share want = owner.wait->request.want;
   auto& queue = owner.wait->converting ? queues->converting : queues->waiting.at(queue_of(want));
   queue.erase(owner.wait->sequence);
+  if (owner.wait->request.now) --queues->impatient;
   if (--queues->size == 0) queues.reset();
   ++changes;
 }

@@ -110,9 +110,13 @@ struct Claim {
   Mode mode = Mode::kNL;
   bool asking = false;             ///< An acquire is under way; its answer will come.
   bool in_call = false;            ///< We are inside the verb; an answer now is only noted.
+  bool weakening = false;          ///< The last acquire was to give up a part of it.
   LockErrc error = LockErrc::kOk;  ///< Of the last acquire.
   OwnerId asked_for = OwnerId::kNone;
   TokenBlock tokens;
+
+  /// Why an acquire that has ended is not enough; a grant of too little is none.
+  LockErrc refusal() const { return error == LockErrc::kOk ? LockErrc::kNotSupported : error; }
 };
 
 /// The inode number of every lock of this name; never 0, and its top bit is set.
@@ -148,6 +152,7 @@ struct Lock {
     std::map<uint64_t, Owner*> converting;
     std::array<std::map<uint64_t, Owner*>, kModeCount + 1> waiting;
     size_t size = 0;
+    size_t impatient = 0;  ///< Of these, how many would not wait for more than the claim.
   };
   std::unique_ptr<Queues> queues;  ///< Null while nobody waits.
 

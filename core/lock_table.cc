@@ -108,10 +108,11 @@ std::optional<LockErrc> LockTable::request(OwnerId id, Request request, Client c
   if (can && owner->place_kept == 0) {
     if (claim_ready(lock, *owner, request)) {
       const LockErrc result = grant(*owner, request, client);
-      if (converting) advance(lock);
+      if (converting || result != LockErrc::kOk) advance(lock);
       return result;
     }
-    if (!lock.claim.asking) return lock.claim.error;
+    if (!lock.claim.asking) return lock.claim.refusal();
+    if (request.now && asks_patiently(lock.claim)) return LockErrc::kWouldBlock;
   } else if (request.now) {
     return LockErrc::kWouldBlock;
   }
@@ -132,7 +133,7 @@ std::optional<LockErrc> LockTable::enqueue(Owner& owner, Request request, Client
   wait->process = processes_.process_of(client.pid);
   wait->since = timers_.now();
   wait->converting = converting;
-  const bool kept = owner.place_kept != 0 && !converting;
+  const bool kept = owner.place_kept != 0;
   wait->sequence = kept ? owner.place_kept : ++last_sequence_;
   owner.place_kept = 0;
   owner.wait = std::move(wait);
@@ -235,6 +236,7 @@ void LockTable::release(OwnerId id) {
   if (owner == nullptr) return;
   const Delivery delivery(*this);
   owner->lost = false;
+  owner->place_kept = 0;
   Lock& lock = *owner->lock;
   if (owner->wait && owner->wait->converting) {
     lock.dequeue(*owner);
@@ -251,7 +253,9 @@ void LockTable::release(OwnerId id) {
 void LockTable::undo(OwnerId id) {
   Owner* owner = owners_.find(id);
   if (owner == nullptr || !owner->holding) return;
-  if (!owner->before.above_null() || !covers(owner->held.mode, owner->before.mode)) {
+  // The claim may cover no more than what is held, and others may have come in beside it.
+  if (!owner->before.above_null() || !covers(owner->held.mode, owner->before.mode) ||
+      !owner->lock->fits(*owner, owner->before)) {
     return release(id);
   }
   const Delivery delivery(*this);
@@ -290,7 +294,9 @@ LockErrc LockTable::resume(OwnerId id, std::string_view key, Client client) {
   request.note = old->extras->note;
   const TimePoint since = old->since;
   const uint64_t token = old->token;
+  const LockStats stats = lock.stats;
   erase(*old);
+  lock.stats = stats;  // The hold goes on.
   lock.hold(*owner, request.want);
   owner->lost = false;
   owner->client = client;

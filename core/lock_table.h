@@ -126,6 +126,7 @@ class LockTable final : public ClaimEvents {
   std::optional<LockErrc> enqueue(Owner& owner, Request request, Client client, bool converting);
   bool claim_ready(Lock& lock, Owner& owner, const Request& request);
   LockErrc grant(Owner& owner, Request& request, Client client);
+  void grant_waiter(Owner& owner);
   void apply_options(Owner& owner, Request& request);
   void finish_wait(Owner& owner);
   void fail_wait(Owner& owner, LockErrc result);
@@ -134,7 +135,8 @@ class LockTable final : public ClaimEvents {
   void erase(Owner& owner);
   void advance(Lock& lock);
   void settle_claim(Lock& lock);
-  void refuse_impatient(ClaimId claim);
+  bool asks_patiently(const Claim& claim) const;
+  bool refuse_impatient(Lock& lock);
   void collect(Lock& lock);
   void unlink_idle(Lock& lock);
   void note_change(Lock& lock);

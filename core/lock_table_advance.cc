@@ -29,24 +29,34 @@ void LockTable::deliver() {
 
 // Grants all whose turn it is. Called after anything that could let a waiter go; may erase `lock`.
 void LockTable::advance(Lock& lock) {
-  while (Owner* next = lock.next_grantable()) {
-    if (!claim_ready(lock, *next, next->wait->request)) {
-      if (lock.claim.asking) return;  // granted() or failed() goes on here.
-      finish_wait(*next);
-      events_.push_back({next->id, lock.claim.error, {}, false});
-      continue;
+  do {
+    while (Owner* next = lock.next_grantable()) {
+      if (!claim_ready(lock, *next, next->wait->request)) {
+        if (lock.claim.asking) {  // granted() or failed() goes on here.
+          refuse_impatient(lock);
+          return;
+        }
+        finish_wait(*next);
+        events_.push_back({next->id, lock.claim.refusal(), {}, false});
+        continue;
+      }
+      grant_waiter(*next);
     }
-    Wait wait = std::move(*next->wait);
-    finish_wait(*next);
-    const LockErrc result = grant(*next, wait.request, wait.client);
-    const Duration waited = timers_.now() - wait.since;
-    ++lock.stats.contended;
-    lock.stats.wait_total += waited;
-    lock.stats.wait_max = std::max(lock.stats.wait_max, waited);
-    events_.push_back({next->id, result, {}, false});
-  }
+  } while (refuse_impatient(lock));
   settle_claim(lock);
   collect(lock);
+}
+
+void LockTable::grant_waiter(Owner& owner) {
+  LockStats& stats = owner.lock->stats;
+  Wait wait = std::move(*owner.wait);
+  finish_wait(owner);
+  const LockErrc result = grant(owner, wait.request, wait.client);
+  const Duration waited = timers_.now() - wait.since;
+  ++stats.contended;
+  stats.wait_total += waited;
+  stats.wait_max = std::max(stats.wait_max, waited);
+  events_.push_back({owner.id, result, {}, false});
 }
 
 // True when the claim covers `request` now. Otherwise it is being asked for (claim.asking), or the
@@ -67,6 +77,7 @@ bool LockTable::claim_ready(Lock& lock, Owner& owner, const Request& request) {
   if (claim.id == ClaimId::kNone) claim.id = claims_.emplace(&lock).first;
   claim.asking = true;
   claim.in_call = true;
+  claim.weakening = false;
   claim.error = LockErrc::kOk;
   claim.asked_for = owner.id;
   backend.acquire(claim.id, lock.space->name, lock.name, need, request.now);
@@ -84,7 +95,6 @@ void LockTable::granted(ClaimId id, Mode mode, TokenBlock tokens) {
   if (lock.claim.in_call) return;
   const Delivery delivery(*this);
   advance(lock);
-  refuse_impatient(id);
 }
 
 void LockTable::failed(ClaimId id, LockErrc why) {
@@ -105,15 +115,23 @@ void LockTable::failed(ClaimId id, LockErrc why) {
   advance(lock);
 }
 
-// Those who would not wait have waited for the claim's answer only.
-void LockTable::refuse_impatient(ClaimId id) {
-  Lock** known = claims_.find(id);
-  if (known == nullptr || (*known)->claim.asking) return;
-  for (Owner* owner : (*known)->waiting_in_order()) {
+// Is the claim being asked for on behalf of somebody who waits as long as it takes?
+bool LockTable::asks_patiently(const Claim& claim) const {
+  const Owner* asker = claim.asking ? owners_.find(claim.asked_for) : nullptr;
+  return asker != nullptr && asker->wait && !asker->wait->request.now;
+}
+
+// Those who would not wait have waited for the claim's answer only, and only if it is near. True
+// if there were any; then those behind them may go.
+bool LockTable::refuse_impatient(Lock& lock) {
+  if (!lock.queues || lock.queues->impatient == 0) return false;
+  if (lock.claim.asking && !asks_patiently(lock.claim)) return false;
+  for (Owner* owner : lock.waiting_in_order()) {
     if (!owner->wait->request.now) continue;
-    fail_wait(*owner, LockErrc::kWouldBlock);
-    return refuse_impatient(id);
+    finish_wait(*owner);
+    events_.push_back({owner->id, LockErrc::kWouldBlock, {}, false});
   }
+  return true;
 }
 
 void LockTable::contended(ClaimId /*claim*/) {
@@ -144,8 +162,14 @@ void LockTable::settle_claim(Lock& lock) {
   }
   const LockTraits& traits = backend.traits();
   if (!traits.other_nodes || !traits.shared_modes || need == claim.mode) return;
+  if (claim.weakening && claim.error != LockErrc::kOk) {  // It failed; wait for the next event.
+    claim.weakening = false;
+    return;
+  }
   claim.asking = true;
   claim.in_call = true;
+  claim.weakening = true;
+  claim.error = LockErrc::kOk;
   claim.asked_for = OwnerId::kNone;
   backend.acquire(claim.id, lock.space->name, lock.name, need, false);
   claim.in_call = false;
