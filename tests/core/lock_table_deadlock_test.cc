@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MIT
+// Deadlocks over several locks, which the processes that wait make.
+#include "tests/core/table_world.h"
+
+namespace lockfs {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+constexpr auto kOk = LockErrc::kOk;
+
+class LockTableDeadlock : public TableWorld {
+ protected:
+  static std::string name(int i) { return "lock" + std::to_string(i); }
+  static pid_t pid(int i) { return 100 + i; }
+  /// Process i holds lock i, and all but the last wait for the next one's lock.
+  std::vector<OwnerId> chain(int length) {
+    std::vector<OwnerId> holders;
+    for (int i = 0; i < length; ++i) holders.push_back(holder(Mode::kEX, pid(i), name(i)));
+    for (int i = 0; i + 1 < length; ++i) waiter(Mode::kEX, pid(i), name(i + 1));
+    return holders;
+  }
+};
+
+class DeadlockRing : public LockTableDeadlock, public testing::WithParamInterface<int> {};
+
+TEST_P(DeadlockRing, IsRefusedToTheOneThatWouldCloseIt) {
+  const int length = GetParam();
+  const std::vector<OwnerId> holders = chain(length);
+  const OwnerId closing = open(pid(length - 1), name(0));
+  EXPECT_EQ(ask(closing, Mode::kEX), LockErrc::kDeadlock);
+  EXPECT_TRUE(free(closing));
+  EXPECT_EQ(lock(name(0)).stats.deadlocks, 1U);
+  for (int i = length - 1; i > 0; --i) {  // The others go on once the last lets go.
+    table.close(holders[static_cast<size_t>(i)]);
+    ASSERT_EQ(observer.answers.size(), 1U);
+    EXPECT_EQ(observer.answers.front().result, kOk);
+    table.close(observer.take().front().owner);
+  }
+}
+
+TEST_P(DeadlockRing, IsNoDeadlockWhenOneOfItHasThreads) {
+  const int length = GetParam();
+  processes.with_threads.insert(pid(length / 2));
+  chain(length);
+  EXPECT_EQ(ask(open(pid(length - 1), name(0)), Mode::kEX), std::nullopt);
+}
+
+TEST_P(DeadlockRing, IsNoDeadlockWhenOneThreadOfAProcessWaits) {
+  const int length = GetParam();
+  chain(length);
+  processes.thread_of[7] = pid(length - 1);  // A second thread asks; the first may let go.
+  EXPECT_EQ(ask(open(7, name(0)), Mode::kEX), std::nullopt);
+}
+
+TEST_P(DeadlockRing, IsNoRingWhenItsLastAsksForSomethingElse) {
+  const int length = GetParam();
+  chain(length);
+  holder(Mode::kEX, 7, "other");
+  EXPECT_EQ(ask(open(pid(length - 1), "other"), Mode::kEX), std::nullopt);
+}
+
+INSTANTIATE_TEST_SUITE_P(Length, DeadlockRing, testing::Values(1, 2, 3, 10),
+                         testing::PrintToStringParamName());
+
+TEST_F(LockTableDeadlock, ATryIsNotRefusedAsADeadlock) {
+  chain(2);
+  EXPECT_EQ(attempt(open(pid(1), name(0)), Mode::kEX), LockErrc::kWouldBlock);
+}
+
+TEST_F(LockTableDeadlock, AnotherDescriptorOfTheSameProcessOnOneLock) {
+  holder(Mode::kPR, pid(0));
+  EXPECT_EQ(ask(open(pid(0)), Mode::kEX), LockErrc::kDeadlock);
+}
+
+TEST_F(LockTableDeadlock, AHolderThatGaveItsOnlyDescriptorAwayIsNotItsReleaser) {
+  processes.descriptions_each = 1;  // The one it has now opened, not the one it took the lock with.
+  holder(Mode::kPR, pid(0));
+  EXPECT_EQ(ask(open(pid(0)), Mode::kEX), std::nullopt);
+  ASSERT_FALSE(processes.asked.empty());
+  EXPECT_EQ(processes.asked.back().descriptions, 2U);
+  EXPECT_EQ(processes.asked.back().inode, lock().inode());
+}
+
+TEST_F(LockTableDeadlock, IsSeenThroughAWaiterAheadInTheQueue) {
+  // p1 holds b and waits for a behind p2's wait; p0 holds a and asks for b.
+  holder(Mode::kPR, pid(0), "a");
+  waiter(Mode::kEX, pid(2), "a");
+  holder(Mode::kEX, pid(1), "b");
+  waiter(Mode::kPR, pid(1), "a");
+  EXPECT_EQ(ask(open(pid(0), "b"), Mode::kEX), LockErrc::kDeadlock);
+}
+
+TEST_F(LockTableDeadlock, AnyOfManyReadersCanCloseTheRing) {
+  for (int i = 1; i <= 5; ++i) holder(Mode::kPR, pid(i), "a");
+  holder(Mode::kEX, pid(0), "b");
+  waiter(Mode::kEX, pid(0), "a");
+  EXPECT_EQ(ask(open(pid(4), "b"), Mode::kEX), LockErrc::kDeadlock);
+}
+
+TEST_F(LockTableDeadlock, AWaitThatEndedMakesNoRing) {
+  holder(Mode::kEX, pid(0), "a");
+  holder(Mode::kEX, pid(1), "b");
+  const OwnerId waits_no_more = waiter(Mode::kEX, pid(0), "b");
+  table.cancel(waits_no_more);
+  EXPECT_EQ(ask(open(pid(1), "a"), Mode::kEX), std::nullopt);
+}
+
+TEST_F(LockTableDeadlock, AHoldThatEndedMakesNoRing) {
+  const OwnerId a = holder(Mode::kEX, pid(0), "a");
+  holder(Mode::kEX, pid(2), "a2");
+  holder(Mode::kEX, pid(1), "b");
+  waiter(Mode::kEX, pid(0), "b");
+  table.release(a);
+  EXPECT_EQ(ask(open(pid(1), "a"), Mode::kEX), kOk);
+}
+
+TEST_F(LockTableDeadlock, WhatLingersEndsWithTime) {
+  Request request = want(Mode::kEX);
+  request.linger = std::chrono::seconds(10);
+  const OwnerId owner = open(pid(0), "a");
+  EXPECT_EQ(ask(owner, request), kOk);
+  table.close(owner);
+  EXPECT_EQ(ask(open(pid(0), "a"), Mode::kEX), std::nullopt) << "the linger's end will free it";
+}
+
+TEST_F(LockTableDeadlock, ADescriptorTakenOverByAnotherProcessCountsForThatOne) {
+  // p0 took a; p1 converted it since, so p1 is the one to let go.
+  const OwnerId a = holder(Mode::kEX, pid(0), "a");
+  EXPECT_EQ(table.request(a, want(Mode::kPR), {pid(1), 1000, 1000}), kOk);
+  holder(Mode::kEX, pid(0), "b");
+  waiter(Mode::kEX, pid(1), "b");
+  EXPECT_EQ(ask(open(pid(0), "a"), Mode::kEX), LockErrc::kDeadlock);
+}
+
+TEST_F(LockTableDeadlock, ProcessesOutOfSightAreNeverRefused) {
+  holder(Mode::kEX, kNobody, "a");
+  EXPECT_EQ(ask(open(kNobody, "a"), Mode::kEX), std::nullopt);
+}
+
+TEST_F(LockTableDeadlock, ARefusalLeavesNothingBehind) {
+  const std::vector<OwnerId> holders = chain(3);
+  const OwnerId closing = open(pid(2), name(0));
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(ask(closing, Mode::kEX), LockErrc::kDeadlock);
+  EXPECT_EQ(lock(name(0)).waiters(), 0U);
+  EXPECT_EQ(table.waits().size(), 2U);
+  table.close(holders[0]);
+  EXPECT_EQ(ask(closing, Mode::kEX), kOk);
+}
+
+TEST_F(LockTableDeadlock, WaitsNamesWhomEachWaitsFor) {
+  const std::vector<OwnerId> holders = chain(3);
+  const auto rows = table.waits();
+  ASSERT_EQ(rows.size(), 2U);
+  for (const auto& row : rows) {
+    ASSERT_EQ(row.blockers.size(), 1U);
+    EXPECT_EQ(row.waiter->lock, row.blockers.front()->lock);
+    EXPECT_TRUE(row.blockers.front()->holding);
+    EXPECT_FALSE(row.cycle);
+  }
+}
+
+TEST_F(LockTableDeadlock, WaitsShowsARingThatThreadsCouldStillEnd) {
+  processes.with_threads = {pid(0), pid(1)};
+  chain(2);
+  waiter(Mode::kEX, pid(1), name(0));
+  waiter(Mode::kEX, 999, name(0));  // Waits for the ring, but is no part of it.
+  size_t in_ring = 0;
+  for (const auto& row : table.waits()) in_ring += row.cycle ? 1 : 0;
+  EXPECT_EQ(in_ring, 2U);
+}
+
+TEST_F(LockTableDeadlock, WaitsNamesAtMostSoManyBlockers) {
+  for (int i = 0; i < 40; ++i) holder(Mode::kPR);
+  waiter(Mode::kEX);
+  ASSERT_EQ(table.waits().size(), 1U);
+  EXPECT_EQ(table.waits().front().blockers.size(), WaitForGraph::kMaxBlockers);
+}
+
+}  // namespace
+}  // namespace lockfs

@@ -1,0 +1,2 @@
+// SPDX-License-Identifier: MIT
+#include "tests/core/table_world.h"

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT
+#include "core/processes.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <thread>
+
+namespace lockfs {
+namespace {
+
+/// A child that has done its preparation and then stands still until it is killed.
+class Child {
+ public:
+  explicit Child(const std::function<void()>& prepare) {
+    int ready[2];
+    EXPECT_EQ(pipe(ready), 0);
+    pid = fork();
+    if (pid == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      prepare();
+      if (write(ready[1], "x", 1) != 1) _exit(1);
+      while (true) pause();
+    }
+    char byte = 0;
+    EXPECT_EQ(read(ready[0], &byte, 1), 1);
+    close(ready[0]);
+    close(ready[1]);
+  }
+  ~Child() { end(); }
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+
+  void end() {
+    if (pid <= 0) return;
+    kill(pid, SIGKILL);
+    waitpid(pid, nullptr, 0);
+    pid = 0;
+  }
+  pid_t pid = 0;
+};
+
+/// A file to have open; gone at the end.
+class TempFile {
+ public:
+  TempFile() {
+    close(mkstemp(path));
+    struct stat info {};
+    EXPECT_EQ(stat(path, &info), 0);
+    inode = info.st_ino;
+  }
+  ~TempFile() { unlink(path); }
+  char path[32] = "/tmp/lockfs_test_XXXXXX";
+  uint64_t inode = 0;
+};
+
+TimePoint later() { return Clock::now() + std::chrono::seconds(1); }
+
+TEST(Processes, AThreadBelongsToItsProcess) {
+  ProcProcesses processes;
+  EXPECT_EQ(processes.process_of(getpid()), getpid());
+  std::jthread([&] {
+    const auto tid = static_cast<pid_t>(syscall(SYS_gettid));
+    EXPECT_NE(tid, getpid());
+    EXPECT_EQ(processes.process_of(tid), getpid());
+  }).join();
+}
+
+TEST(Processes, TheDeadAndTheImpossibleHaveNoProcess) {
+  ProcProcesses processes;
+  Child child([] {});
+  const pid_t dead = child.pid;
+  EXPECT_EQ(processes.process_of(dead), dead);
+  child.end();
+  EXPECT_EQ(processes.process_of(dead), 0);
+  EXPECT_EQ(processes.process_of(0), 0);
+  EXPECT_EQ(processes.process_of(-1), 0);
+  EXPECT_FALSE(processes.sole_releaser(dead, later(), 1, 0));
+  EXPECT_EQ(processes.describe(dead).process, 0);
+}
+
+TEST(Processes, AChildOfOneThreadThatHasTheFileOpenIsTheSoleReleaser) {
+  ProcProcesses processes;
+  const TempFile file;
+  const Child child([&] { open(file.path, O_RDWR); });
+  EXPECT_TRUE(processes.sole_releaser(child.pid, later(), file.inode, 1));
+}
+
+TEST(Processes, AChildOfTwoThreadsIsNot) {
+  ProcProcesses processes;
+  const TempFile file;
+  const Child child([&] {
+    open(file.path, O_RDWR);
+    std::thread([] {
+      while (true) pause();
+    }).detach();
+  });
+  EXPECT_FALSE(processes.sole_releaser(child.pid, later(), file.inode, 1));
+}
+
+TEST(Processes, AThreadsIdIsNotAProcess) {
+  ProcProcesses processes;
+  const TempFile file;
+  const int fd = open(file.path, O_RDWR);
+  std::jthread([&] {
+    const auto tid = static_cast<pid_t>(syscall(SYS_gettid));
+    EXPECT_FALSE(processes.sole_releaser(tid, later(), file.inode, 1));
+  }).join();
+  close(fd);
+}
+
+TEST(Processes, AProcessYoungerThanTheGrantIsNotItsReleaser) {
+  ProcProcesses processes;
+  const TempFile file;
+  const Child child([&] { open(file.path, O_RDWR); });
+  EXPECT_FALSE(
+      processes.sole_releaser(child.pid, Clock::now() - std::chrono::minutes(1), file.inode, 1));
+}
+
+TEST(Processes, CountsDescriptionsAndNotDescriptors) {
+  ProcProcesses processes;
+  const TempFile file;
+  const Child once([&] {
+    const int fd = open(file.path, O_RDWR);
+    dup(fd);
+    dup(fd);
+  });
+  const Child twice([&] {
+    open(file.path, O_RDWR);
+    open(file.path, O_RDONLY);
+  });
+  EXPECT_TRUE(processes.sole_releaser(once.pid, later(), file.inode, 1));
+  EXPECT_FALSE(processes.sole_releaser(once.pid, later(), file.inode, 2));
+  EXPECT_TRUE(processes.sole_releaser(twice.pid, later(), file.inode, 2));
+  EXPECT_FALSE(processes.sole_releaser(twice.pid, later(), file.inode, 3));
+}
+
+TEST(Processes, AProcessThatHasTheFileNotOpenIsNotTheReleaser) {
+  ProcProcesses processes;
+  const TempFile file;
+  const Child child([] {});
+  EXPECT_FALSE(processes.sole_releaser(child.pid, later(), file.inode, 1));
+}
+
+TEST(Processes, DescribesByName) {
+  ProcProcesses processes;
+  const Child child([] { prctl(PR_SET_NAME, "a) b (c"); });
+  const ProcessInfo info = processes.describe(child.pid);
+  EXPECT_EQ(info.process, child.pid);
+  EXPECT_EQ(info.comm, "a) b (c");
+}
+
+TEST(Processes, ANameWithParenthesesDoesNotConfuseItsAge) {
+  ProcProcesses processes;
+  const TempFile file;
+  const Child child([&] {
+    prctl(PR_SET_NAME, "x) S 1 2 3 (y");
+    open(file.path, O_RDWR);
+  });
+  EXPECT_TRUE(processes.sole_releaser(child.pid, later(), file.inode, 1));
+  EXPECT_FALSE(
+      processes.sole_releaser(child.pid, Clock::now() - std::chrono::minutes(1), file.inode, 1));
+}
+
+}  // namespace
+}  // namespace lockfs
