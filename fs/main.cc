@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 #include <fcntl.h>
-#include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
@@ -14,6 +13,7 @@
 #include <iostream>
 
 #include "backends/registry.h"
+#include "fs/log.h"
 #include "fs/session.h"
 
 namespace lockfs {
@@ -24,33 +24,14 @@ constexpr int kOk = 0;
 constexpr int kFailed = 1;  ///< It could not mount, or the mount ended by an error.
 constexpr int kUsage = 2;   ///< An option, a URL or the config file is wrong.
 
-void set_up_log(const Options& options) {
-  auto log = spdlog::stderr_logger_st("lockfs");
-  log->set_level(spdlog::level::from_str(options.log_level));
-  if (options.log_format == "json") {
-    log->set_pattern(R"({"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l","message":"%v"})");
-  } else {
-    log->set_pattern("lockfs: %l: %v");
-  }
-  log->flush_on(spdlog::level::info);
-  spdlog::set_default_logger(log);
-  fuse_set_log_func([](fuse_log_level, const char* format, va_list args) {
-    std::array<char, 512> line{};
-    std::vsnprintf(line.data(), line.size(), format, args);
-    std::string_view text = line.data();
-    while (text.ends_with('\n')) text.remove_suffix(1);
-    spdlog::warn("{}", text);
-  });
-}
-
 // The daemon's word to the process that started it: one byte when the mount answers.
 class Parent {
  public:
   /// Forks unless in the foreground. The parent does not come back: it exits with the child's
   /// first word, or its failure.
-  explicit Parent(bool foreground) {
+  explicit Parent(const Options& options) : options_(options) {
     std::array<int, 2> ends{};
-    if (foreground || pipe2(ends.data(), O_CLOEXEC) != 0) return;
+    if (options.foreground || pipe2(ends.data(), O_CLOEXEC) != 0) return;
     const pid_t child = fork();
     if (child > 0) {
       close(ends[1]);
@@ -70,15 +51,16 @@ class Parent {
     [[maybe_unused]] const ssize_t told = write(write_end_, "r", 1);
     close(write_end_);
     write_end_ = -1;
-    // Nobody reads our output any more; a terminal's stderr stays, for what must be said.
     const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     dup2(null, 0);
     dup2(null, 1);
     if (isatty(2) == 0) return;
+    log_to_syslog(options_);  // The terminal goes its own way.
     dup2(null, 2);
   }
 
  private:
+  const Options& options_;
   int write_end_ = -1;
 };
 
@@ -169,7 +151,7 @@ int run(int argc, char** argv) {
     return kFailed;
   }
   if (!options->mountpoint.starts_with("/dev/fd/")) options->mountpoint = absolute.data();
-  Parent parent(options->foreground);
+  Parent parent(*options);
   return serve(*options, parent);
 }
 

@@ -80,9 +80,9 @@ const std::vector<Key>& keys() {
          return set_one_of(o.log_level, v, {"trace", "debug", "info", "warn", "error"});
        },
        [](const Options& o) { return o.log_level; }},
-      {"log_format", "text or json, a line an entry, to stderr",
+      {"log_format", "text, json or journald, a line an entry, to stderr",
        [](Options& o, std::string_view v) {
-         return set_one_of(o.log_format, v, {"text", "json"});
+         return set_one_of(o.log_format, v, {"text", "json", "journald"});
        },
        [](const Options& o) { return o.log_format; }},
       {"poll", "while busy, ask for requests that long before sleeping (0us: never)", set_poll,

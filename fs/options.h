@@ -27,7 +27,7 @@ struct Options {
   std::string mountpoint;
   std::string config;  ///< The file; empty: none.
   std::string log_level = "info";
-  std::string log_format = "text";                ///< or "json"
+  std::string log_format = "text";                ///< or "json", "journald"
   Duration poll = std::chrono::microseconds(40);  ///< Ask that long before sleeping; 0: do not.
   uint64_t max_opens_per_user = 65536;
   uint64_t max_waiters_per_user = 16384;
