@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Go: os.OpenFile with O_EXCL, syscall.Flock, syscall.FcntlFlock (POSIX and OFD), mode strings. Go
+# interrupts its own threads by signals and restarts calls: a wait must survive that.
+. "$(dirname "$0")/lib.sh"
+. "$HERE/exclusion.sh"
+need go
+need flock
+cp -r "$HERE/clients/go" "$T/go"
+at_exit+=("chmod -R u+w $T")
+(cd "$T/go" && GOCACHE=$T/cache GOPATH=$T/path GOFLAGS=-mod=mod GOTOOLCHAIN=local GOPROXY=off \
+  CGO_ENABLED=0 go build -p 1 -o "$T/locks" .) || fail "the client does not build"
+client=("$T/locks")
+
+for method in excl flock fcntl ofd mode; do shows_exclusion EX "$method" "${client[@]}"; done
+shows_exclusion PR flock-shared "${client[@]}"
+for method in excl flock-nb fcntl-nb ofd-nb; do shows_busy "$method" "${client[@]}"; done
+for method in flock flock-shared fcntl ofd mode; do shows_waiting "$method" "${client[@]}"; done
