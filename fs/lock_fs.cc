@@ -104,6 +104,20 @@ void LockFs::describe(NodeId node, fuse_entry_param& entry) {
   entry.entry_timeout = NodeTable::kind(node) == NodeKind::kLock ? 0 : entry.attr_timeout;
 }
 
+// To those who read on, as tail -f does, a descriptor is the stream of the pictures it reads: as
+// long as what was read, and longer when there is another picture. To all others it is empty.
+off_t LockFs::stream_size(const LockNode& node) const {
+  for (const HandleId id : node.handles) {
+    const Handle* handle = handles_.find(id);
+    const Owner* own = handle != nullptr ? table_.find(handle->owner) : nullptr;
+    if (own == nullptr || handle->cursor.text.empty()) continue;
+    const size_t length = handle->cursor.text.size();
+    const size_t next = handle->seen != own->lock->changes ? length : 0;
+    return static_cast<off_t>(handle->cursor.base + length + next);
+  }
+  return 0;
+}
+
 bool LockFs::attributes(NodeId node, struct stat& attr) {
   const NodeKind kind = NodeTable::kind(node);
   if (kind == NodeKind::kLock) {
@@ -111,6 +125,7 @@ bool LockFs::attributes(NodeId node, struct stat& attr) {
     Lockspace* space = lock != nullptr ? table_.find_lockspace(lock->space) : nullptr;
     if (space == nullptr) return false;
     attr = lock_attributes(*space, lock->name, table_.find(*space, lock->name));
+    attr.st_size = stream_size(*lock);
     return true;
   }
   attr = {};

@@ -94,6 +94,7 @@ class LockFs final : public LockObserver {
   void describe(NodeId node, fuse_entry_param& entry);
   bool attributes(NodeId node, struct stat& attr);
   struct stat lock_attributes(const Lockspace& space, std::string_view name, const Lock* lock);
+  off_t stream_size(const LockNode& node) const;
   bool may_write(fuse_req_t req, const Lockspace& space);
   bool may_read(const Client& client, const Lockspace& space) const;
   bool owns(const Client& client, const Lockspace& space) const;
