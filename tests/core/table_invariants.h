@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <array>
+#include <string>
+
+#include "core/lock.h"
+
+namespace lockfs {
+
+/// What must hold of a lock whenever no verb is under way, by looking at all of it; empty if all
+/// is well. With a backend that answers later, a grantable waiter may wait for the claim.
+inline std::string broken_invariant(const Lock& lock) {
+  std::array<uint32_t, kModeCount> granted{};
+  uint32_t slots = 0;
+  Mode need = Mode::kNL;
+  for (const Owner* a = lock.first; a != nullptr; a = a->next) {
+    if (!a->holding || a->lock != &lock) return "a holder that does not hold";
+    if (a->held.is_slot()) {
+      ++slots;
+    } else {
+      ++granted.at(static_cast<size_t>(a->held.mode));
+    }
+    need = join(need, a->held.mode);
+    for (const Owner* b = a->next; b != nullptr; b = b->next) {
+      if (!compatible(a->held, b->held)) return "two holders that exclude each other";
+    }
+  }
+  if (granted != lock.granted) return "the counts of modes do not match the holders";
+  if (slots != lock.slots_held) return "the count of slots does not match the holders";
+  if (slots > 0 && slots > lock.slot_size) return "more slots held than there are";
+  if (need != Mode::kNL && lock.claim.id == ClaimId::kNone) return "held without a claim";
+  if (!covers(lock.claim.mode, need)) return "held beyond the claim";
+  if (need == Mode::kNL && lock.claim.id != ClaimId::kNone && !lock.claim.asking) {
+    return "a claim that nobody needs";
+  }
+  const auto waiting = lock.waiting_in_order();
+  if (waiting.size() != lock.waiters()) return "the count of waiters does not match the queues";
+  size_t impatient = 0;
+  for (const Owner* waiter : waiting) {
+    if (!waiter->wait) return "a waiter that does not wait";
+    if (waiter->wait->request.now) ++impatient;
+  }
+  if (impatient != (lock.queues ? lock.queues->impatient : 0))
+    return "the impatient are miscounted";
+  if (impatient != 0 && !lock.claim.asking) return "a try that is left waiting";
+  if (lock.next_grantable() != nullptr && !lock.claim.asking) return "a waiter whose turn it is";
+  return {};
+}
+
+}  // namespace lockfs
