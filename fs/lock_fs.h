@@ -86,6 +86,7 @@ class LockFs final : public LockObserver {
   };
   using PosixKey = std::pair<const Lock*, uint64_t>;
   struct Directory {
+    uid_t uid = 0;  ///< Of its opener.
     std::vector<std::pair<std::string, struct stat>> entries;
   };
 
@@ -105,6 +106,7 @@ class LockFs final : public LockObserver {
   std::string explain(LockErrc result, const Lock& lock, Share want);
 
   // lock_fs_names.cc
+  void drop_directory(uint64_t id);
   std::string xattr_value(const LockNode& node, std::string_view name, const Client& client,
                           int& error);
   const Owner* owner_of(const LockNode& node, const Lock* lock, const Client& client);

@@ -30,7 +30,6 @@ void LockFs::end_owner(OwnerId owner) {
     parked_.erase(waiting);
     for (const Parked& parked : all) reply(parked, LockErrc::kInterrupted);
   }
-  painter_.forget(owner);
   table_.close(owner);
 }
 
@@ -108,7 +107,8 @@ void LockFs::finish(OwnerId owner, Parked parked, LockErrc result) {
     handle->error.clear();
     set_onlost(*handle, parked.onlost, parked.client);
     if (own->held.above_null()) note_holder(owner);
-  } else if (handle != nullptr && parked.kind != Parked::Kind::kCreate) {
+  } else if (handle != nullptr &&
+             (parked.kind != Parked::Kind::kCreate || result == LockErrc::kLimit)) {
     handle->error = explain(result, *own->lock, parked.request.want);
     if (result == LockErrc::kLimit) {
       spdlog::warn("{}; uid {} pid {}", handle->error, parked.client.uid, parked.client.pid);

@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::string_view kInfoDirName = ".lockfs";
 constexpr std::string_view kControlName = ".ctl";
+constexpr size_t kMaxLockspaceName = 255;
 constexpr std::array<std::string_view, 4> kXattrs = {"user.lockfs.lvb", "user.lockfs.mode",
                                                      "user.lockfs.token", "user.lockfs.holder"};
 
@@ -119,6 +120,7 @@ int LockFs::set_lock(const LockNode& node, const Client& client, const struct st
 void LockFs::mkdir(fuse_req_t req, NodeId parent, const char* name, mode_t mode) {
   if (NodeTable::kind(parent) != NodeKind::kRoot) return void(fuse_reply_err(req, EPERM));
   if (table_.find_lockspace(name) != nullptr) return void(fuse_reply_err(req, EEXIST));
+  if (std::strlen(name) > kMaxLockspaceName) return void(fuse_reply_err(req, ENAMETOOLONG));
   const Client client = client_of(req);
   if (table_.lockspaces().size() >= options_.max_lockspaces) {
     spdlog::warn("lockspace {} refused to uid {} pid {}: there are max_lockspaces={} already", name,
@@ -163,6 +165,7 @@ void LockFs::unlink(fuse_req_t req, NodeId parent, const char* name) {
 
 void LockFs::opendir(fuse_req_t req, NodeId node, fuse_file_info* fi) {
   Directory dir;
+  dir.uid = fuse_req_ctx(req)->uid;
   const auto add = [&](std::string_view name, NodeId id) {
     struct stat attr {};
     if (attributes(id, attr)) dir.entries.emplace_back(name, attr);
@@ -184,8 +187,16 @@ void LockFs::opendir(fuse_req_t req, NodeId node, fuse_file_info* fi) {
   } else {
     return void(fuse_reply_err(req, ENOENT));
   }
+  if (!table_.quota.take(dir.uid, Quota::kOpens)) return void(fuse_reply_err(req, ENOLCK));
   fi->fh = directories_.emplace(std::move(dir)).first;
-  if (fuse_reply_open(req, fi) != 0) directories_.erase(fi->fh);
+  if (fuse_reply_open(req, fi) != 0) drop_directory(fi->fh);
+}
+
+void LockFs::drop_directory(uint64_t id) {
+  const Directory* dir = directories_.find(id);
+  if (dir == nullptr) return;
+  table_.quota.give(dir->uid, Quota::kOpens);
+  directories_.erase(id);
 }
 
 void LockFs::readdir(fuse_req_t req, size_t size, off_t offset, const fuse_file_info* fi) {
@@ -204,7 +215,7 @@ void LockFs::readdir(fuse_req_t req, size_t size, off_t offset, const fuse_file_
 }
 
 void LockFs::releasedir(fuse_req_t req, const fuse_file_info* fi) {
-  directories_.erase(fi->fh);
+  drop_directory(fi->fh);
   fuse_reply_err(req, 0);
 }
 

@@ -89,12 +89,15 @@ void LockFs::open(fuse_req_t req, NodeId node, fuse_file_info* fi) {
 void LockFs::flush(fuse_req_t req, const fuse_file_info* fi) {
   const Handle* handle = handles_.find(HandleId{fi->fh});
   const Owner* own = handle != nullptr ? table_.find(handle->owner) : nullptr;
-  if (own != nullptr) {
-    const auto posix = posix_.find({own->lock, fi->lock_owner});
-    if (posix != posix_.end()) {
-      const OwnerId ended = posix->second.owner;
+  const auto posix = own != nullptr ? posix_.find({own->lock, fi->lock_owner}) : posix_.end();
+  if (posix != posix_.end()) {
+    const OwnerId owner = posix->second.owner;
+    // Another thread may wait for it just now: it goes on waiting, and RELEASE ends the owner.
+    if (parked_.contains(owner)) {
+      table_.release(owner);
+    } else {
       posix_.erase(posix);
-      end_owner(ended);
+      end_owner(owner);
     }
   }
   fuse_reply_err(req, 0);

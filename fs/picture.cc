@@ -132,6 +132,10 @@ std::string Painter::wall(TimePoint when) const {
 }
 
 const ProcessInfo& Painter::process(const Owner& owner, const Client& client) {
+  if (known_.size() >= purge_at_) {
+    std::erase_if(known_, [&](const auto& entry) { return table_.find(entry.first) == nullptr; });
+    purge_at_ = 2 * known_.size() + 64;
+  }
   Known& known = known_[owner.id];
   if (known.pid != client.pid) {
     known = {client.pid, processes_.describe(client.pid)};

@@ -27,7 +27,6 @@ class Painter {
   std::string wall(TimePoint when) const;
   /// Looks up what is known of the owner's process; kept for as long as the owner holds.
   const ProcessInfo& process(const Owner& owner, const Client& client);
-  void forget(OwnerId owner) { known_.erase(owner); }
 
  private:
   nlohmann::ordered_json holder(const Owner& owner);
@@ -44,6 +43,7 @@ class Painter {
   std::string host_;
   mutable std::chrono::nanoseconds offset_{};  ///< Of the wall clock to the steady one.
   std::unordered_map<OwnerId, Known> known_;
+  size_t purge_at_ = 64;  ///< Those of owners that are gone are dropped at this size.
 };
 
 /// A lock's mode as users write it: "EX", "SLOT".

@@ -47,6 +47,16 @@ std::string connection_number(const std::string& mountpoint) {
   return found;
 }
 
+// libfuse takes commas and backslashes behind a backslash.
+std::string quoted(const std::string& word) {
+  std::string out;
+  for (const char c : word) {
+    if (c == ',' || c == '\\') out += '\\';
+    out += c;
+  }
+  return out;
+}
+
 std::string joined(const std::vector<std::string>& words) {
   std::string out;
   for (const std::string& word : words) out += "," + word;
@@ -67,7 +77,7 @@ Session::~Session() {
 }
 
 std::optional<std::string> Session::mount() {
-  std::string list = "fsname=" + options_.source + ",subtype=lockfs,default_permissions";
+  std::string list = "fsname=" + quoted(options_.source) + ",subtype=lockfs,default_permissions";
   if (getuid() == 0) list += ",allow_other";
   list += joined(options_.mount_options);
   std::string name = "lockfs";
