@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "fs/lock_fs.h"
+#include "fs/lock_name.h"
 
 #ifndef LOCKFS_VERSION
 #error LOCKFS_VERSION comes from the build
@@ -95,6 +96,7 @@ std::string LockFs::control(Lockspace& space, const Client& client,
                             const std::vector<std::string>& words, LockErrc& result) {
   const std::string& verb = words.front();
   const bool has_name = words.size() >= 2 && !words[1].empty();
+  const std::string name = has_name ? lock_name(words[1]) : std::string();
   const auto ok = [&](std::string answer) {
     result = LockErrc::kOk;
     return answer;
@@ -117,22 +119,22 @@ std::string LockFs::control(Lockspace& space, const Client& client,
   if (verb == "free-all" && words.size() == 1) {
     if (!owns(client, space)) return refuse(LockErrc::kNotYours, not_owner(verb, space));
     std::vector<Lock*> allocated;
-    for (auto& [name, lock] : space.locks) {
+    for (auto& [key, lock] : space.locks) {
       if (lock.pin && lock.pin->allocated) allocated.push_back(&lock);
     }
     for (Lock* lock : allocated) table_.unpin(*lock);
     return ok(said(std::to_string(allocated.size())));
   }
   if (verb == "pin" && words.size() == 2 && has_name) {
-    if (words[1].size() > space.backend->traits().max_name_bytes || words[1] == ".ctl" ||
+    if (name.size() > space.backend->traits().max_name_bytes || words[1] == ".ctl" ||
         words[1] == "." || words[1] == ".." || words[1].find('/') != std::string::npos) {
       return refuse(LockErrc::kInvalid, "pin: that cannot be the name of a lock here");
     }
-    result = table_.pin(space, words[1], client, false);
+    result = table_.pin(space, name, client, false);
     return result == LockErrc::kOk ? "" : "pin: your limit of names is reached";
   }
   if (verb == "unpin" && words.size() == 2 && has_name) {
-    Lock* lock = table_.find(space, words[1]);
+    Lock* lock = table_.find(space, name);
     if (lock == nullptr || !lock->pin) {
       return refuse(LockErrc::kNotFound, "unpin: '" + words[1] + "' is not pinned");
     }
@@ -145,7 +147,7 @@ std::string LockFs::control(Lockspace& space, const Client& client,
   }
   if (verb == "break" && words.size() >= 2 && has_name) {
     if (!owns(client, space)) return refuse(LockErrc::kNotYours, not_owner(verb, space));
-    Lock* lock = table_.find(space, words[1]);
+    Lock* lock = table_.find(space, name);
     if (lock == nullptr || !lock->held()) {
       return refuse(LockErrc::kNotFound, "break: '" + words[1] + "' is not held");
     }

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "fs/lock_fs.h"
+#include "fs/lock_name.h"
 
 namespace lockfs {
 namespace {
@@ -53,12 +54,13 @@ void LockFs::lookup(fuse_req_t req, NodeId parent, const char* name) {
   } else if (kind == NodeKind::kLockspace) {
     Lockspace* space = table_.find_lockspace(NodeTable::space(parent));
     if (space == nullptr) return void(fuse_reply_err(req, ENOENT));
-    if (wanted.size() > space->backend->traits().max_name_bytes) {
+    const std::string lock_wanted = lock_name(wanted);
+    if (lock_wanted.size() > space->backend->traits().max_name_bytes) {
       return void(fuse_reply_err(req, ENAMETOOLONG));
     }
-    const Lock* lock = wanted == kControlName ? nullptr : table_.find(*space, wanted);
+    const Lock* lock = wanted == kControlName ? nullptr : table_.find(*space, lock_wanted);
     if (wanted == kControlName) entry.ino = NodeTable::control(space->id);
-    if (lock != nullptr && lock->visible()) entry.ino = nodes_.add_lock(space->id, wanted);
+    if (lock != nullptr && lock->visible()) entry.ino = nodes_.add_lock(space->id, lock_wanted);
   }
   if (entry.ino == 0) return void(fuse_reply_err(req, ENOENT));
   describe(entry.ino, entry);
@@ -152,7 +154,7 @@ void LockFs::unlink(fuse_req_t req, NodeId parent, const char* name) {
                          ? table_.find_lockspace(NodeTable::space(parent))
                          : nullptr;
   if (space == nullptr || name == kControlName) return void(fuse_reply_err(req, EPERM));
-  Lock* lock = table_.find(*space, name);
+  Lock* lock = table_.find(*space, lock_name(name));
   if (lock == nullptr || !lock->visible()) return void(fuse_reply_err(req, ENOENT));
   if (lock->held()) return void(fuse_reply_err(req, EBUSY));
   const Client client = client_of(req);
@@ -182,7 +184,9 @@ void LockFs::opendir(fuse_req_t req, NodeId node, fuse_file_info* fi) {
   } else if (Lockspace* space = table_.find_lockspace(NodeTable::space(node))) {
     add(kControlName, NodeTable::control(space->id));
     for (const auto& [name, lock] : space->locks) {
-      if (lock.visible()) dir.entries.emplace_back(name, lock_attributes(*space, name, &lock));
+      if (lock.visible()) {
+        dir.entries.emplace_back(file_name(name), lock_attributes(*space, name, &lock));
+      }
     }
   } else {
     return void(fuse_reply_err(req, ENOENT));

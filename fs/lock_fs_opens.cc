@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "fs/lock_fs.h"
+#include "fs/lock_name.h"
 
 namespace lockfs {
 
@@ -60,7 +61,7 @@ void LockFs::create(fuse_req_t req, NodeId parent, const char* name, fuse_file_i
                          ? table_.find_lockspace(NodeTable::space(parent))
                          : nullptr;
   if (space == nullptr) return void(fuse_reply_err(req, EPERM));
-  const NodeId node = nodes_.add_lock(space->id, name);
+  const NodeId node = nodes_.add_lock(space->id, lock_name(name));
   const auto [id, handle] = add_handle(req, node, fi);
   if (handle == nullptr) {
     nodes_.forget(node);
