@@ -12,11 +12,7 @@ void WaitForGraph::dropped(pid_t pid) {
 
 void WaitForGraph::waits(Owner& owner) { waiting_.emplace(owner.wait->process, &owner); }
 
-void WaitForGraph::waits_no_more(Owner& owner) {
-  auto [at, end] = waiting_.equal_range(owner.wait->process);
-  while (at != end && at->second != &owner) ++at;
-  if (at != end) waiting_.erase(at);
-}
+void WaitForGraph::waits_no_more(Owner& owner) { waiting_.erase({owner.wait->process, &owner}); }
 
 bool WaitForGraph::deadlocked(Owner& owner) const {
   const pid_t process = owner.wait->process;
@@ -54,9 +50,10 @@ bool WaitForGraph::search(Owner& start, bool certain) const {
         const size_t descriptions = blocker.lock == start.lock ? 2 : 1;
         return stuck(process, blocker, descriptions, certain);
       }
-      auto [at, end] = waiting_.equal_range(process);
-      if (at == end || !stuck(process, blocker, 1, certain)) return false;
-      for (; at != end; ++at) {
+      auto at = waiting_.lower_bound({process, nullptr});
+      const auto waits_too = [&] { return at != waiting_.end() && at->first == process; };
+      if (!waits_too() || !stuck(process, blocker, 1, certain)) return false;
+      for (; waits_too(); ++at) {
         if (seen.insert(at->second).second) open.push_back(at->second);
       }
       return false;

@@ -2,7 +2,9 @@
 #pragma once
 #include <sys/types.h>
 
+#include <set>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "core/lock.h"
@@ -41,7 +43,7 @@ class WaitForGraph {
 
   Processes& processes_;
   std::unordered_map<pid_t, uint32_t> holds_;
-  std::unordered_multimap<pid_t, Owner*> waiting_;
+  std::set<std::pair<pid_t, Owner*>> waiting_;  ///< One process may have many.
 };
 
 }  // namespace lockfs
