@@ -21,6 +21,12 @@
 
 namespace lockfs {
 
+/// Why a command was not done, for programs and for people.
+struct Refusal {
+  LockErrc why = LockErrc::kInvalid;
+  std::string words;
+};
+
 /// The filesystem: turns requests of the kernel into verbs of the lock table and its answers into
 /// replies. Each handler answers its request once, at once or, for one that waits, when the table
 /// says so; effects come before replies. On the loop thread only.
@@ -90,6 +96,17 @@ class LockFs final : public LockObserver {
     std::vector<std::pair<std::string, struct stat>> entries;
   };
 
+  /// A command of .ctl: what it answers, or why not.
+  using Answer = tl::expected<std::string, Refusal>;
+  using Arguments = std::vector<std::string>;
+  struct ControlVerb {
+    std::string_view name;
+    std::string_view usage;
+    size_t least;  ///< Arguments it takes.
+    size_t most;
+    Answer (LockFs::*run)(Lockspace& space, const Client& client, const Arguments& arguments);
+  };
+
   // lock_fs.cc
   /// Fills in the node's attributes and for how long the kernel may remember it.
   void describe(NodeId node, fuse_entry_param& entry);
@@ -134,19 +151,25 @@ class LockFs final : public LockObserver {
   std::string text_of(fuse_req_t req, Handle& handle);
   void notify(Handle& handle);
 
-  // control_files.cc
+  // info_files.cc
   std::string info_text(NodeId node, const Client& reader);
   std::string locks_json(const Client& reader);
   std::string config_text() const;
   std::string traits_text() const;
+
+  // control_file.cc
   void control_write(fuse_req_t req, Handle& handle, std::string_view data);
-  std::string control(Lockspace& space, const Client& client, const std::vector<std::string>& words,
-                      LockErrc& result);
-  std::string allocate(Lockspace& space, const Client& client,
-                       const std::vector<std::string>& words, LockErrc& result);
-  std::string free_number(Lockspace& space, const Client& client, const std::string& word,
-                          LockErrc& result);
-  std::string space_stats(const Lockspace& space);
+  Answer control(Lockspace& space, const Client& client, std::string_view text);
+  static const std::vector<ControlVerb>& control_verbs();
+  Answer control_allocate(Lockspace& space, const Client& client, const Arguments& arguments);
+  Answer control_free(Lockspace& space, const Client& client, const Arguments& arguments);
+  Answer control_free_all(Lockspace& space, const Client& client, const Arguments& arguments);
+  Answer control_pin(Lockspace& space, const Client& client, const Arguments& arguments);
+  Answer control_unpin(Lockspace& space, const Client& client, const Arguments& arguments);
+  Answer control_break(Lockspace& space, const Client& client, const Arguments& arguments);
+  Answer control_capacity(Lockspace& space, const Client& client, const Arguments& arguments);
+  Answer control_stats(Lockspace& space, const Client& client, const Arguments& arguments);
+  Answer refuse_pin(LockErrc why, const Client& client);
 
   EventLoop& loop_;
   const Options& options_;
