@@ -80,6 +80,8 @@ bool LockTable::claim_ready(Lock& lock, Owner& owner, const Request& request) {
   claim.weakening = false;
   claim.error = LockErrc::kOk;
   claim.asked_for = owner.id;
+  // Until the grant the owner holds what it has, and it may not come to the grant.
+  if (owner.holding) need = join(need, owner.held.mode);
   backend.acquire(claim.id, lock.space->name, lock.name, need, request.now);
   claim.in_call = false;
   return ready();

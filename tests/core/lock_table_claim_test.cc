@@ -321,6 +321,26 @@ TEST_F(LockTableClaim, AWaiterThatALimitRefusesGivesTheClaimBack) {
   EXPECT_THAT(observer.answers, IsEmpty());
 }
 
+TEST_F(LockTableClaim, AConversionThatIsCancelledLeavesNoClaimWeakerThanWhatIsHeld) {
+  const OwnerId owner = granted_owner(Mode::kPR);
+  EXPECT_EQ(ask(owner, Mode::kCW), std::nullopt);
+  EXPECT_EQ(oldest().mode, Mode::kPW) << "a claim of CW would let others write while it reads";
+  table.cancel(owner);
+  grant();
+  EXPECT_TRUE(holds(owner, Mode::kPR));
+  EXPECT_TRUE(covers(lock().claim.mode, Mode::kPR));
+}
+
+TEST_F(LockTableClaim, MoreTokensAreNotBoughtWithAWeakerClaim) {
+  const OwnerId owner = granted_owner(Mode::kEX, 1);
+  EXPECT_EQ(ask(owner, Mode::kPW), std::nullopt) << "its one token is used up";
+  EXPECT_EQ(oldest().mode, Mode::kEX);
+  table.cancel(owner);
+  grant();
+  EXPECT_TRUE(holds(owner, Mode::kEX));
+  EXPECT_EQ(lock().claim.mode, Mode::kEX);
+}
+
 TEST_F(LockTableClaim, AGrantAtOnceThatBringsNoTokenIsNotTakenForTheLock) {
   grant_at_once_with = 0;
   const OwnerId owner = open();
