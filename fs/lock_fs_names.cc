@@ -302,7 +302,8 @@ void LockFs::setxattr(fuse_req_t req, NodeId node, const char* name, std::string
   Lock* lock = space != nullptr ? table_.find(*space, lock_node->name) : nullptr;
   const Owner* own = owner_of(*lock_node, lock, client_of(req));
   if (own != nullptr && own->lost) return void(fuse_reply_err(req, ESTALE));
-  if (own == nullptr || own->held.is_slot() || !is_exclusive(own->held.mode)) {
+  if (lock == nullptr || own == nullptr || own->held.is_slot() ||
+      !is_exclusive(own->held.mode)) {
     return void(fuse_reply_err(req, EPERM));  // For holders of PW and EX.
   }
   table_.write_lvb(*lock, value);
