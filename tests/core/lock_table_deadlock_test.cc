@@ -170,6 +170,34 @@ TEST_F(LockTableDeadlock, WaitsShowsARingThatThreadsCouldStillEnd) {
   EXPECT_EQ(in_ring, 2U);
 }
 
+TEST_F(LockTableDeadlock, WhatWasResumedCountsForItsNewHolder) {
+  Request request = want(Mode::kEX);
+  request.linger = std::chrono::seconds(10);
+  const OwnerId owner = open(pid(0), "a");
+  EXPECT_EQ(ask(owner, request), kOk);
+  const std::string key = table.find(owner)->extras->key;
+  table.close(owner);
+  EXPECT_EQ(table.resume(open(pid(1), "a"), key, {pid(1), 1000, 1000}), kOk);
+  holder(Mode::kEX, pid(2), "b");
+  waiter(Mode::kEX, pid(2), "a");
+  EXPECT_EQ(ask(open(pid(1), "b"), Mode::kEX), LockErrc::kDeadlock);
+}
+
+TEST_F(LockTableDeadlock, WaitsNamesAllTheReadersAheadButOfWritersTheNearest) {
+  const OwnerId holder_of_it = holder(Mode::kEX);
+  const std::vector<OwnerId> readers = {waiter(Mode::kPR), waiter(Mode::kPR)};
+  waiter(Mode::kEX);
+  const OwnerId nearest = waiter(Mode::kEX);
+  const OwnerId last = waiter(Mode::kEX);
+  for (const auto& row : table.waits()) {
+    if (row.waiter->id != last) continue;
+    std::vector<OwnerId> blockers;
+    for (const Owner* blocker : row.blockers) blockers.push_back(blocker->id);
+    EXPECT_THAT(blockers,
+                testing::UnorderedElementsAre(holder_of_it, readers[0], readers[1], nearest));
+  }
+}
+
 TEST_F(LockTableDeadlock, WaitsNamesAtMostSoManyBlockers) {
   for (int i = 0; i < 40; ++i) holder(Mode::kPR);
   waiter(Mode::kEX);

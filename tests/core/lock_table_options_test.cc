@@ -173,6 +173,20 @@ TEST_F(LockTableOptions, LingerKeepsTheLockAfterTheCloseAndNoLonger) {
   EXPECT_EQ(table.find(owner), nullptr);
 }
 
+TEST_F(LockTableOptions, FromTheCloseOnTheLingerCountsAndNotTheTtl) {
+  Request request = with_ttl(Mode::kEX, seconds(5));
+  request.linger = seconds(10);
+  const OwnerId owner = open();
+  EXPECT_EQ(ask(owner, request), kOk);
+  pass(seconds(4));
+  table.close(owner);
+  pass(milliseconds(9999));
+  EXPECT_TRUE(holds(owner, Mode::kEX));
+  pass(milliseconds(1));
+  EXPECT_EQ(table.find(owner), nullptr);
+  EXPECT_THAT(observer.losses, IsEmpty());
+}
+
 TEST_F(LockTableOptions, AReleaseBeforeTheCloseEndsTheLinger) {
   const OwnerId owner = lingerer(Mode::kEX, seconds(10));
   table.release(owner);

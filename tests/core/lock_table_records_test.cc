@@ -272,6 +272,7 @@ TEST_F(LockTableRecords, ARecordThatGoesWhileItsChangeIsToldIsHarmless) {
   table.watch(lock());
   table.close(owner);
   EXPECT_EQ(table.find(space, "a"), nullptr);
+  EXPECT_THAT(observer.changes, IsEmpty()) << "there is nothing left to tell of";
 }
 
 TEST_F(LockTableRecords, InodesOfDifferentNamesDifferAndAreStable) {
