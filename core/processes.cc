@@ -4,6 +4,8 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -109,11 +111,21 @@ std::string container_of_cgroup(const std::string& cgroup) {
   return {};
 }
 
-std::string namespace_link(const std::string& path) {
-  std::string link(64, '\0');
-  const ssize_t n = readlink(path.c_str(), link.data(), link.size());
-  link.resize(n > 0 ? static_cast<size_t>(n) : 0);
-  return link;
+// Of PIDFD_GET_PID_NAMESPACE (Linux 6.11), which Debian 12's headers do not know.
+constexpr unsigned long kGetPidNamespace = _IO(0xFF, 5);
+
+// The pid namespace of a process, as its link in /proc reads: "pid:[4026532204]". That link itself
+// must not be read here, see processes.h.
+std::string pid_namespace(pid_t process) {
+  std::string name = "nested pid namespace";
+  const int pidfd = static_cast<int>(syscall(SYS_pidfd_open, process, 0));
+  if (pidfd < 0) return name;
+  const int space = ioctl(pidfd, kGetPidNamespace, 0);
+  struct stat attr {};
+  if (space >= 0 && fstat(space, &attr) == 0) name = "pid:[" + std::to_string(attr.st_ino) + "]";
+  if (space >= 0) close(space);
+  close(pidfd);
+  return name;
 }
 
 }  // namespace
@@ -153,9 +165,11 @@ ProcessInfo ProcProcesses::describe(pid_t tid) {
   info.comm = comm;
   info.container = container_of_cgroup(slurp(proc(tid, "cgroup")));
   if (info.container.empty()) {
-    static const std::string own = namespace_link("/proc/self/ns/pid");
-    const std::string theirs = namespace_link(proc(tid, "ns/pid"));
-    if (!theirs.empty() && theirs != own) info.container = theirs;
+    // One number for each pid namespace from ours down to its own.
+    const std::string_view numbers = field(status, "NSpid:");
+    if (numbers.find_first_of(" \t") != std::string_view::npos) {
+      info.container = pid_namespace(info.process);
+    }
   }
   return info;
 }

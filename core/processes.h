@@ -13,7 +13,7 @@ namespace lockfs {
 struct ProcessInfo {
   pid_t process = 0;  ///< 0: out of sight or gone.
   std::string comm;
-  std::string container;  ///< Empty on the host; else the runtime's id or "pid namespace N".
+  std::string container;  ///< Empty on the host; else the runtime's id or "pid:[N]", its namespace.
 };
 
 /// Questions about processes on this host. Each answer may be out of date when it arrives.
@@ -30,7 +30,11 @@ class Processes {
   virtual ProcessInfo describe(pid_t tid) = 0;
 };
 
-/// Reads /proc.
+/// Reads /proc, on the loop thread: nothing that waits for the process itself. One in exec() that
+/// closes a descriptor of ours waits for our answer to FLUSH, and holds its exec_update_lock, for
+/// which stat, ns/*, fd, exe, maps and kcmp(2) wait (Linux 6.18): both would hang for ever. status,
+/// comm, cgroup and fdinfo do not wait. sole_releaser() asks more, but only of a process whose one
+/// thread waits for a lock, so is not in exec().
 class ProcProcesses final : public Processes {
  public:
   pid_t process_of(pid_t tid) override;
