@@ -13,28 +13,31 @@
 #include <atomic>
 #include <chrono>
 #include <functional>
+#include <string>
 #include <thread>
 
 namespace lockfs {
 namespace {
 
-/// A child that has done its preparation and then stands still until it is killed.
+/// A child that has done its preparation and then stands still until it is killed. With a program
+/// it becomes that, so that it has one thread even if a sanitizer gives this one more.
 class Child {
  public:
-  explicit Child(const std::function<void()>& prepare) {
+  explicit Child(const std::function<void()>& prepare, const char* program = nullptr) {
     int ready[2];
-    EXPECT_EQ(pipe(ready), 0);
+    EXPECT_EQ(pipe2(ready, O_CLOEXEC), 0);
     pid = fork();
     if (pid == 0) {
       prctl(PR_SET_PDEATHSIG, SIGKILL);
       prepare();
-      if (write(ready[1], "x", 1) != 1) _exit(1);
+      if (program != nullptr) execl(program, program, "infinity", nullptr);
+      close(ready[1]);
       while (true) pause();
     }
-    char byte = 0;
-    EXPECT_EQ(read(ready[0], &byte, 1), 1);
-    close(ready[0]);
     close(ready[1]);
+    char byte = 0;
+    EXPECT_EQ(read(ready[0], &byte, 1), 0) << "the end of the pipe: it is prepared";
+    close(ready[0]);
   }
   ~Child() { end(); }
   Child(const Child&) = delete;
@@ -48,6 +51,8 @@ class Child {
   }
   pid_t pid = 0;
 };
+
+constexpr const char* kSleep = "/bin/sleep";
 
 /// A file to have open; gone at the end.
 class TempFile {
@@ -91,7 +96,7 @@ TEST(Processes, TheDeadAndTheImpossibleHaveNoProcess) {
 TEST(Processes, AChildOfOneThreadThatHasTheFileOpenIsTheSoleReleaser) {
   ProcProcesses processes;
   const TempFile file;
-  const Child child([&] { open(file.path, O_RDWR); });
+  const Child child([&] { open(file.path, O_RDWR); }, kSleep);
   EXPECT_TRUE(processes.sole_releaser(child.pid, later(), file.inode, 1));
 }
 
@@ -121,7 +126,7 @@ TEST(Processes, AThreadsIdIsNotAProcess) {
 TEST(Processes, AProcessYoungerThanTheGrantIsNotItsReleaser) {
   ProcProcesses processes;
   const TempFile file;
-  const Child child([&] { open(file.path, O_RDWR); });
+  const Child child([&] { open(file.path, O_RDWR); }, kSleep);
   EXPECT_FALSE(
       processes.sole_releaser(child.pid, Clock::now() - std::chrono::minutes(1), file.inode, 1));
 }
@@ -129,15 +134,19 @@ TEST(Processes, AProcessYoungerThanTheGrantIsNotItsReleaser) {
 TEST(Processes, CountsDescriptionsAndNotDescriptors) {
   ProcProcesses processes;
   const TempFile file;
-  const Child once([&] {
-    const int fd = open(file.path, O_RDWR);
-    dup(fd);
-    dup(fd);
-  });
-  const Child twice([&] {
-    open(file.path, O_RDWR);
-    open(file.path, O_RDONLY);
-  });
+  const Child once(
+      [&] {
+        const int fd = open(file.path, O_RDWR);
+        dup(fd);
+        dup(fd);
+      },
+      kSleep);
+  const Child twice(
+      [&] {
+        open(file.path, O_RDWR);
+        open(file.path, O_RDONLY);
+      },
+      kSleep);
   EXPECT_TRUE(processes.sole_releaser(once.pid, later(), file.inode, 1));
   EXPECT_FALSE(processes.sole_releaser(once.pid, later(), file.inode, 2));
   EXPECT_TRUE(processes.sole_releaser(twice.pid, later(), file.inode, 2));
@@ -147,7 +156,7 @@ TEST(Processes, CountsDescriptionsAndNotDescriptors) {
 TEST(Processes, AProcessThatHasTheFileNotOpenIsNotTheReleaser) {
   ProcProcesses processes;
   const TempFile file;
-  const Child child([] {});
+  const Child child([] {}, kSleep);
   EXPECT_FALSE(processes.sole_releaser(child.pid, later(), file.inode, 1));
 }
 
@@ -162,10 +171,14 @@ TEST(Processes, DescribesByName) {
 TEST(Processes, ANameWithParenthesesDoesNotConfuseItsAge) {
   ProcProcesses processes;
   const TempFile file;
-  const Child child([&] {
-    prctl(PR_SET_NAME, "x) S 1 2 3 (y");
-    open(file.path, O_RDWR);
-  });
+  char folder[] = "/tmp/lockfs_test_XXXXXX";
+  ASSERT_NE(mkdtemp(folder), nullptr);
+  const std::string program = std::string(folder) + "/x) S 1 2 (y";
+  ASSERT_EQ(symlink(kSleep, program.c_str()), 0);
+  const Child child([&] { open(file.path, O_RDWR); }, program.c_str());
+  unlink(program.c_str());
+  rmdir(folder);
+  EXPECT_EQ(processes.describe(child.pid).comm, "x) S 1 2 (y");
   EXPECT_TRUE(processes.sole_releaser(child.pid, later(), file.inode, 1));
   EXPECT_FALSE(
       processes.sole_releaser(child.pid, Clock::now() - std::chrono::minutes(1), file.inode, 1));
