@@ -44,10 +44,19 @@ void LockFs::control_write(fuse_req_t req, Handle& handle, std::string_view data
   if (NodeTable::kind(handle.node) != NodeKind::kControl || space == nullptr) {
     return void(fuse_reply_err(req, EPERM));
   }
-  const Answer answer = control(*space, client_of(req), data);
+  // A privileged program may be led to write to what an ordinary user opened, as in
+  // `sudo echo > .ctl`: then it is the user who asks.
+  const Client writer = client_of(req);
+  const Client& opener = handle.opener;
+  const Client client = owns(opener, *space) ? writer : Client{writer.pid, opener.uid, opener.gid};
+  const Answer answer = control(*space, client, data);
   if (answer) {
     handle.answer = *answer;
     return void(fuse_reply_write(req, data.size()));
+  }
+  if (answer.error().why == LockErrc::kNotYours) {
+    spdlog::warn("'{}' in lockspace {} refused to uid {} pid {}: {}", data, space->name, client.uid,
+                 client.pid, answer.error().words);
   }
   handle.answer = said("error: " + answer.error().words);
   fuse_reply_err(req, to_errno(answer.error().why));

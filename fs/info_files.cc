@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
 // The files of .lockfs.
-#include <fmt/format.h>
-
 #include <algorithm>
 
 #include "fs/lock_fs.h"
@@ -23,15 +21,13 @@ std::string LockFs::info_text(NodeId node, const Client& reader) {
   if (file == "config") return config_text();
   if (file == "traits") return traits_text();
   if (file == "locks.json") return locks_json(reader);
-  return painter_.waits([&](const Lockspace& space) { return may_read(reader, space); });
+  return painter_.waits([&](const Lock& lock) { return may_read(reader, lock); });
 }
 
 std::string LockFs::config_text() const {
-  std::string out;
-  for (const auto& [key, value] : option_values(options_)) {
-    out += fmt::format("{}: {}\n", key, nlohmann::json(value).dump());
-  }
-  return out;
+  nlohmann::ordered_json out;
+  for (const auto& [key, value] : option_values(options_)) out[key] = value;
+  return to_yaml(out);
 }
 
 std::string LockFs::traits_text() const {
@@ -53,9 +49,9 @@ std::string LockFs::traits_text() const {
 std::string LockFs::locks_json(const Client& reader) {
   nlohmann::json locks = nlohmann::json::array();
   for (const auto& [id, space] : table_.lockspaces()) {
-    if (!may_read(reader, *space)) continue;
     for (const auto& [name, lock] : space->locks) {
-      if (lock.visible() || lock.waiters() != 0) locks.push_back(painter_.as_json(lock));
+      if ((lock.visible() || lock.waiters() != 0) && may_read(reader, lock))
+        locks.push_back(painter_.as_json(lock));
     }
   }
   const nlohmann::json all = {{"locks", locks}};

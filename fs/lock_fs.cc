@@ -12,11 +12,11 @@ namespace {
 timespec to_timespec(uint64_t seconds) { return {static_cast<time_t>(seconds), 0}; }
 
 // The permission bits that apply to a user: rwx.
-unsigned bits_for(const Client& client, const Lockspace& space) {
+unsigned bits_for(const Client& client, const Lockspace& space, mode_t mode) {
   if (client.uid == 0) return 7;
-  if (client.uid == space.uid) return space.mode >> 6 & 7;
-  if (client.gid == space.gid) return space.mode >> 3 & 7;
-  return space.mode & 7;
+  if (client.uid == space.uid) return mode >> 6 & 7;
+  if (client.gid == space.gid) return mode >> 3 & 7;
+  return mode & 7;
 }
 
 bool in_group(fuse_req_t req, gid_t group) {
@@ -152,12 +152,15 @@ bool LockFs::attributes(NodeId node, struct stat& attr) {
 
 bool LockFs::may_write(fuse_req_t req, const Lockspace& space) {
   const fuse_ctx* ctx = fuse_req_ctx(req);
-  if ((bits_for({0, ctx->uid, ctx->gid}, space) & 2) != 0) return true;
+  if ((bits_for({0, ctx->uid, ctx->gid}, space, space.mode) & 2) != 0) return true;
   return ctx->uid != space.uid && (space.mode & 0020) != 0 && in_group(req, space.gid);
 }
 
-bool LockFs::may_read(const Client& client, const Lockspace& space) const {
-  return (bits_for(client, space) & 5) == 5;
+// As by path: through the lockspace, and the bits that a pin has narrowed.
+bool LockFs::may_read(const Client& client, const Lock& lock) const {
+  const Lockspace& space = *lock.space;
+  if ((bits_for(client, space, space.mode) & 5) != 5) return false;
+  return !lock.pin || (bits_for(client, space, lock.pin->mode) & 4) != 0;
 }
 
 bool LockFs::owns(const Client& client, const Lockspace& space) const {

@@ -114,7 +114,7 @@ class LockFs final : public LockObserver {
   struct stat lock_attributes(const Lockspace& space, std::string_view name, const Lock* lock);
   off_t stream_size(const LockNode& node) const;
   bool may_write(fuse_req_t req, const Lockspace& space);
-  bool may_read(const Client& client, const Lockspace& space) const;
+  bool may_read(const Client& client, const Lock& lock) const;
   bool owns(const Client& client, const Lockspace& space) const;
   LockBackend& backend_of(const std::string& lockspace);
   Handle* handle(const fuse_file_info* fi) { return handles_.find(HandleId{fi->fh}); }
@@ -131,6 +131,7 @@ class LockFs final : public LockObserver {
   int set_lock(const LockNode& node, const Client& client, const struct stat& attr, int to_set);
 
   // lock_fs_locks.cc
+  bool take_open(const Client& client);
   std::pair<HandleId, Handle*> add_handle(fuse_req_t req, NodeId node, fuse_file_info* fi);
   void drop_handle(HandleId id);
   void submit(OwnerId owner, Parked parked);
@@ -140,6 +141,7 @@ class LockFs final : public LockObserver {
   bool reply(const Parked& parked, LockErrc result);
   void run(fuse_req_t req, Handle& handle, HandleId id, Command command, size_t size,
            bool nonblocking);
+  void refuse_lock(fuse_req_t req, Handle& handle);
   void set_onlost(Handle& handle, int signal, const Client& client);
   void end_owner(OwnerId owner);
   OwnerId posix_owner(Handle& handle, HandleId id, uint64_t lock_owner, const Client& client,

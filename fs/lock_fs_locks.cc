@@ -209,6 +209,11 @@ void LockFs::run(fuse_req_t req, Handle& handle, HandleId id, Command command, s
       handle.error = result == LockErrc::kNotFound
                          ? "resume: no lock of this name lingers under that key"
                          : "resume: " + make_error_code(result).message();
+      if (result == LockErrc::kNotYours) {
+        const Lock& lock = *table_.find(owner)->lock;
+        spdlog::warn("resume of {}/{} refused to uid {} pid {}: another user's", lock.space->name,
+                     lock.name, parked.client.uid, parked.client.pid);
+      }
       return void(fuse_reply_err(req, to_errno(result)));
     }
   }
@@ -235,7 +240,11 @@ void LockFs::lost(OwnerId owner, std::string_view why) {
   handle->lost_why = why;
   if (handle->onlost == 0 || handle->onlost_pidfd < 0) return;
   // kill(2)'s own rule, as if the holder had sent it: it may have become another user since.
-  if (!processes_.may_signal(handle->onlost_uid, handle->onlost_process)) return;
+  if (!processes_.may_signal(handle->onlost_uid, handle->onlost_process)) {
+    spdlog::warn("onlost signal {} to pid {} not sent for uid {}: kill(2) would not allow it",
+                 handle->onlost, handle->onlost_process, handle->onlost_uid);
+    return;
+  }
   if (syscall(SYS_pidfd_send_signal, handle->onlost_pidfd, handle->onlost, nullptr, 0) != 0) {
     spdlog::info("onlost signal {} not sent: errno {}", handle->onlost, errno);
   }
@@ -264,6 +273,15 @@ OwnerId LockFs::posix_owner(Handle& handle, HandleId id, uint64_t lock_owner, co
   return owner;
 }
 
+void LockFs::refuse_lock(fuse_req_t req, Handle& handle) {
+  handle.error = "you may not write this lockspace, so you may not lock in it";
+  const Lock& lock = *table_.find(handle.owner)->lock;
+  const Client client = client_of(req);
+  spdlog::warn("lock {}/{} refused to uid {} pid {}: it may not write the lockspace",
+               lock.space->name, lock.name, client.uid, client.pid);
+  fuse_reply_err(req, EACCES);
+}
+
 void LockFs::flock(fuse_req_t req, const fuse_file_info* fi, int op) {
   const HandleId id{fi->fh};
   Handle* handle = handles_.find(id);
@@ -277,10 +295,7 @@ void LockFs::flock(fuse_req_t req, const fuse_file_info* fi, int op) {
     table_.release(owner);
     return void(fuse_reply_err(req, 0));
   }
-  if (!handle->may_lock) {
-    handle->error = "you may not write this lockspace, so you may not lock in it";
-    return void(fuse_reply_err(req, EACCES));
-  }
+  if (!handle->may_lock) return refuse_lock(req, *handle);
   Parked parked{req, Parked::Kind::kLock, id, {}, client_of(req), 0, 0};
   parked.request.want.mode = (op & LOCK_EX) != 0 ? Mode::kEX : Mode::kPR;
   parked.request.now = (op & LOCK_NB) != 0;
@@ -303,7 +318,7 @@ void LockFs::setlk(fuse_req_t req, const fuse_file_info* fi, const struct flock&
     if (owner != OwnerId::kNone) table_.release(owner);
     return void(fuse_reply_err(req, 0));
   }
-  if (!handle->may_lock) return void(fuse_reply_err(req, EACCES));
+  if (!handle->may_lock) return refuse_lock(req, *handle);
   Parked parked{req, Parked::Kind::kLock, id, {}, client, 0, 0};
   parked.request.want.mode = lock.l_type == F_WRLCK ? Mode::kEX : Mode::kPR;
   parked.request.now = !sleep;

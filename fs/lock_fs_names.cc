@@ -108,7 +108,7 @@ int LockFs::set_lock(const LockNode& node, const Client& client, const struct st
   if ((to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) != 0) return EPERM;
   if ((to_set & kTimes) != 0) {
     const LockErrc result = table_.pin(*space, node.name, client, false);
-    if (result != LockErrc::kOk) return to_errno(result);
+    if (result != LockErrc::kOk) return to_errno(refuse_pin(result, client).error().why);
   }
   if ((to_set & FUSE_SET_ATTR_MODE) != 0) {
     const Lock* lock = table_.find(*space, node.name);
@@ -159,6 +159,8 @@ void LockFs::unlink(fuse_req_t req, NodeId parent, const char* name) {
   if (lock->held()) return void(fuse_reply_err(req, EBUSY));
   const Client client = client_of(req);
   if (client.uid != lock->pin->uid && !owns(client, *space)) {
+    spdlog::warn("rm of {}/{} refused to uid {} pid {}: uid {} pinned it", space->name, lock->name,
+                 client.uid, client.pid, lock->pin->uid);
     return void(fuse_reply_err(req, EPERM));
   }
   table_.unpin(*lock);
@@ -191,7 +193,7 @@ void LockFs::opendir(fuse_req_t req, NodeId node, fuse_file_info* fi) {
   } else {
     return void(fuse_reply_err(req, ENOENT));
   }
-  if (!table_.quota.take(dir.uid, Quota::kOpens)) return void(fuse_reply_err(req, ENOLCK));
+  if (!take_open(client_of(req))) return void(fuse_reply_err(req, ENOLCK));
   fi->fh = directories_.emplace(std::move(dir)).first;
   if (fuse_reply_open(req, fi) != 0) drop_directory(fi->fh);
 }
@@ -302,8 +304,7 @@ void LockFs::setxattr(fuse_req_t req, NodeId node, const char* name, std::string
   Lock* lock = space != nullptr ? table_.find(*space, lock_node->name) : nullptr;
   const Owner* own = owner_of(*lock_node, lock, client_of(req));
   if (own != nullptr && own->lost) return void(fuse_reply_err(req, ESTALE));
-  if (lock == nullptr || own == nullptr || own->held.is_slot() ||
-      !is_exclusive(own->held.mode)) {
+  if (lock == nullptr || own == nullptr || own->held.is_slot() || !is_exclusive(own->held.mode)) {
     return void(fuse_reply_err(req, EPERM));  // For holders of PW and EX.
   }
   table_.write_lvb(*lock, value);

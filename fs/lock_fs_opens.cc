@@ -12,13 +12,16 @@
 
 namespace lockfs {
 
+bool LockFs::take_open(const Client& client) {
+  if (table_.quota.take(client.uid, Quota::kOpens)) return true;
+  spdlog::warn("open refused to uid {} pid {}: max_opens_per_user={} is reached", client.uid,
+               client.pid, options_.max_opens_per_user);
+  return false;
+}
+
 std::pair<HandleId, Handle*> LockFs::add_handle(fuse_req_t req, NodeId node, fuse_file_info* fi) {
   const Client client = client_of(req);
-  if (!table_.quota.take(client.uid, Quota::kOpens)) {
-    spdlog::warn("open refused to uid {} pid {}: max_opens_per_user={} is reached", client.uid,
-                 client.pid, options_.max_opens_per_user);
-    return {HandleId::kNone, nullptr};
-  }
+  if (!take_open(client)) return {HandleId::kNone, nullptr};
   auto [id, handle] = handles_.emplace();
   handle.node = node;
   handle.opener = client;

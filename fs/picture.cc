@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "fs/picture.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <array>
@@ -19,8 +20,34 @@ double seconds(Duration d) {
   return std::chrono::duration<double>(std::chrono::round<std::chrono::milliseconds>(d)).count();
 }
 
+// YAML forbids these even between quotes, or reads a line's end or nothing; JSON allows them.
+bool forbidden(unsigned code) {
+  return (code >= 0x7f && code < 0xa0) || code == 0x2028 || code == 0x2029 || code == 0xfeff ||
+         code == 0xfffe || code == 0xffff;
+}
+
+// `text` is UTF-8.
+std::string without_forbidden(const std::string& text) {
+  std::string out;
+  for (size_t i = 0; i < text.size();) {
+    const auto lead = static_cast<unsigned char>(text[i]);
+    const size_t length = lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+    unsigned code = length == 1 ? lead : lead & (0x7fU >> length);
+    for (size_t k = 1; k < length; ++k) {
+      code = code << 6 | (static_cast<unsigned char>(text[i + k]) & 0x3fU);
+    }
+    if (forbidden(code)) {
+      out += fmt::format("\\u{:04x}", code);
+    } else {
+      out.append(text, i, length);
+    }
+    i += length;
+  }
+  return out;
+}
+
 std::string dumped(const json& value) {
-  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+  return without_forbidden(value.dump(-1, ' ', false, json::error_handler_t::replace));
 }
 
 // A word that YAML reads as this string without quotes.
@@ -226,11 +253,11 @@ nlohmann::json Painter::as_json(const Lock& lock) {
   return nlohmann::json(describe(*lock.space, lock.name, &lock));
 }
 
-std::string Painter::waits(const std::function<bool(const Lockspace&)>& may_read) {
+std::string Painter::waits(const std::function<bool(const Lock&)>& may_read) {
   json list = json::array();
   for (const WaitForGraph::Row& row : table_.waits()) {
     const Lock& lock = *row.waiter->lock;
-    if (!may_read(*lock.space)) continue;
+    if (!may_read(lock)) continue;
     json entry = {{"lockspace", lock.space->name}, {"lock", lock.name}};
     entry.update(waiter(*row.waiter));
     entry["cycle"] = row.cycle;

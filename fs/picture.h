@@ -18,8 +18,8 @@ class Painter {
                    const Owner* self, const std::string& error, const std::string& lost);
   /// The same facts for programs.
   nlohmann::json as_json(const Lock& lock);
-  /// Who waits for whom, as YAML; only of lockspaces that `may_read` admits.
-  std::string waits(const std::function<bool(const Lockspace&)>& may_read);
+  /// Who waits for whom, as YAML; only of locks that `may_read` admits.
+  std::string waits(const std::function<bool(const Lock&)>& may_read);
 
   /// Since 1970. The same moment gives the same time again, unless the wall clock was set.
   std::chrono::nanoseconds since_epoch(TimePoint when) const;
@@ -50,7 +50,7 @@ class Painter {
 std::string share_name(Share share);
 
 /// YAML of a JSON value: nested mappings and lists in block style, strings quoted as in JSON,
-/// which YAML reads too. Bytes that are not UTF-8 become U+FFFD.
+/// which YAML reads too. Bytes that are not UTF-8 become U+FFFD; what YAML forbids is escaped.
 std::string to_yaml(const nlohmann::ordered_json& value);
 
 }  // namespace lockfs
