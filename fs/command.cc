@@ -39,7 +39,7 @@ tl::expected<int, std::string> parse_signal(std::string_view text) {
     if (known != nullptr && same_word(name, known)) return signal;
   }
   if (const auto number = parse_number(text, 1, 31)) return static_cast<int>(*number);
-  return make_unexpected("onlost=" + quoted(text) + ": no such signal; for example TERM or USR1");
+  return make_unexpected(quoted(text) + ": no such signal; for example TERM or USR1");
 }
 
 // One option of an acquiring command: sets it, or says what is wrong with its value.

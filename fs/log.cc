@@ -65,9 +65,13 @@ class Formatter final : public spdlog::formatter {
 void log_libfuse(fuse_log_level level, const char* format, va_list args) {
   std::array<char, 512> line{};
   std::vsnprintf(line.data(), line.size(), format, args);
-  std::string_view text = line.data();
-  while (text.ends_with('\n')) text.remove_suffix(1);
+  // libfuse says some things in pieces, and ends them with a newline.
+  static std::string text;
+  text += line.data();
+  if (!text.ends_with('\n')) return;
+  while (text.ends_with('\n')) text.pop_back();
   spdlog::log(level <= FUSE_LOG_ERR ? spdlog::level::err : spdlog::level::warn, "{}", text);
+  text.clear();
 }
 
 }  // namespace

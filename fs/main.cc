@@ -119,6 +119,10 @@ int serve(const Options& options, Parent& parent) {
     spdlog::info("{} serves {}", options.mountpoint, options.source);
     parent.tell_ready();
   });
+  if (const auto refusal = session.read_options()) {
+    spdlog::error("{}", *refusal);
+    return kUsage;
+  }
   if (const auto failure = session.mount()) {
     spdlog::error("{}", *failure);
     return kFailed;

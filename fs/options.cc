@@ -5,6 +5,7 @@
 #include <toml++/toml.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <fstream>
@@ -111,34 +112,49 @@ const std::vector<Key>& keys() {
 
 using Wrong = std::optional<std::string>;
 
+// What is printed may quote anything: no control character reaches the terminal.
+std::string printable(std::string words) {
+  std::replace_if(
+      words.begin(), words.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
+  return words;
+}
+
 std::string at(const std::string& where, const toml::node& node) {
   return fmt::format("{}, line {}: ", where, node.source().begin.line);
+}
+
+Wrong read_lockspace_key(LockspaceOptions& space, std::string_view key, const toml::node& value) {
+  if (key == "backend") {
+    if (!value.is_string()) return "backend is a string, the backend's URL";
+    space.backend = value.as_string()->get();
+    if (const auto made = make_backend(space.backend); !made) return made.error();
+  } else if (key == "mode") {
+    if (!value.is_string()) return "mode is a string such as \"0770\"";
+    const auto bits = parse_bits(value.as_string()->get());
+    if (!bits) return bits.error();
+    space.mode = *bits;
+  } else if (key == "capacity") {
+    if (!value.is_integer()) return "capacity is a whole number";
+    const auto number = parse_number(std::to_string(value.as_integer()->get()), 1, 100000000);
+    if (!number) return "capacity: " + number.error();
+    space.capacity = *number;
+  } else {
+    return "unknown key '" + std::string(key) + "'; known: backend mode capacity";
+  }
+  return std::nullopt;
 }
 
 Wrong read_lockspace(Options& options, const std::string& name, const toml::node& node,
                      const std::string& where) {
   if (!node.is_table()) return at(where, node) + "lockspace." + name + " is not a table";
-  if (name.empty() || name.size() > 255 || name.find('/') != std::string::npos ||
-      name.front() == '.') {
+  if (name.empty() || name.size() > 255 || name.front() == '.' ||
+      name.find_first_of(std::string_view("/\0", 2)) != std::string::npos) {
     return at(where, node) + "'" + name + "' cannot be a lockspace's name";
   }
   LockspaceOptions space;
   for (const auto& [key, value] : *node.as_table()) {
-    const std::string what = at(where, value) + "lockspace." + name + ": ";
-    if (key == "backend" && value.is_string()) {
-      space.backend = value.as_string()->get();
-      if (const auto made = make_backend(space.backend); !made) return what + made.error();
-    } else if (key == "mode" && value.is_string()) {
-      const auto bits = parse_bits(value.as_string()->get());
-      if (!bits) return what + bits.error();
-      space.mode = *bits;
-    } else if (key == "capacity" && value.is_integer()) {
-      const auto number = parse_number(std::to_string(value.as_integer()->get()), 1, 100000000);
-      if (!number) return what + "capacity: " + number.error();
-      space.capacity = *number;
-    } else {
-      return what + "'" + std::string(key.str()) +
-             "' is none of backend = \"URL\", mode = \"0770\", capacity = N";
+    if (const Wrong wrong = read_lockspace_key(space, key.str(), value)) {
+      return at(where, value) + "lockspace." + name + ": " + *wrong;
     }
   }
   options.lockspaces[name] = space;
@@ -172,7 +188,9 @@ Wrong read_config_table(Options& options, const toml::table& table, const std::s
 Wrong read_config_file(Options& options) {
   std::ifstream file(options.config);
   std::stringstream text;
-  if (!(text << file.rdbuf())) return options.config + ": cannot be read";
+  const bool empty = file.peek() == std::ifstream::traits_type::eof();
+  if (!empty) text << file.rdbuf();
+  if (!file.is_open() || file.bad() || text.fail()) return options.config + ": cannot be read";
   return parse_config(options, text.str(), options.config);
 }
 
@@ -241,11 +259,14 @@ std::vector<std::pair<std::string, std::string>> option_values(const Options& op
 
 std::optional<std::string> parse_config(Options& options, std::string_view text,
                                         const std::string& where) {
+  Wrong wrong;
   try {
-    return read_config_table(options, toml::parse(text), where);
+    wrong = read_config_table(options, toml::parse(text), where);
   } catch (const toml::parse_error& error) {
-    return fmt::format("{}, line {}: {}", where, error.source().begin.line, error.description());
+    wrong = fmt::format("{}, line {}: {}", where, error.source().begin.line, error.description());
   }
+  if (wrong) wrong = printable(*wrong);
+  return wrong;
 }
 
 tl::expected<Options, OptionsError> parse_options(int argc, const char* const* argv) {
@@ -264,7 +285,7 @@ tl::expected<Options, OptionsError> parse_options(int argc, const char* const* a
   app.add_flag("--check-config", options.check_config, "read all options, say what is wrong, end");
   app.add_flag("-V,--version", options.version, "print the version");
   const auto fail = [](std::string words, bool help = false) {
-    return tl::make_unexpected(OptionsError{std::move(words), help});
+    return tl::make_unexpected(OptionsError{help ? words : printable(words), help});
   };
   try {
     app.parse(argc, argv);

@@ -76,7 +76,7 @@ Session::~Session() {
   if (session_ != nullptr) fuse_session_destroy(session_);
 }
 
-std::optional<std::string> Session::mount() {
+std::optional<std::string> Session::read_options() {
   std::string list = "fsname=" + quoted(options_.source) + ",subtype=lockfs,default_permissions";
   if (getuid() == 0) list += ",allow_other";
   list += joined(options_.mount_options);
@@ -87,6 +87,10 @@ std::optional<std::string> Session::mount() {
   session_ = fuse_session_new(&args, &operations(), sizeof(fuse_lowlevel_ops), this);
   fuse_opt_free_args(&args);
   if (session_ == nullptr) return "an option was refused: -o " + list;
+  return std::nullopt;
+}
+
+std::optional<std::string> Session::mount() {
   if (fuse_session_mount(session_, options_.mountpoint.c_str()) != 0) {
     return "cannot mount at " + options_.mountpoint +
            " (is it an empty directory, is /dev/fuse there, may you mount?)";

@@ -20,7 +20,9 @@ class Session {
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
-  /// Mounts. On failure, what is wrong; libfuse's own words come with it.
+  /// Hands the mount options to libfuse. What is wrong with them; its own words are in the log.
+  std::optional<std::string> read_options();
+  /// Mounts, with the options read. What is wrong; libfuse's own words are in the log.
   std::optional<std::string> mount();
   /// Called once, when the kernel has agreed to serve: the mount answers from then on. With words
   /// when it cannot serve safely; the loop has then been stopped.
