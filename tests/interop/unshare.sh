@@ -11,7 +11,8 @@ contain() {
   exec unshare ${user[@]+"${user[@]}"} -m -p -f --kill-child sh -c '
     root=$1 mount=$2
     shift 2
-    mount --make-rprivate / && mount --bind "$root" "$root" && mount --rbind "$mount" "$root/locks" &&
+    mount --make-rprivate / && mount --bind "$root" "$root" &&
+      mount --rbind "$mount" "$root/locks" &&
       exec chroot "$root" /bin/env PATH=/bin "$@"' sh "$T/rootfs" "$MNT" "$@"
 }
 container_name() { pid_namespace "$1"; }

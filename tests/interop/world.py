@@ -141,7 +141,7 @@ def end_children():
 
 
 class Child:
-    """A forked process that runs body(say); what it says, the parent hears. Dies with the parent."""
+    """A forked process that runs body(say); the parent hears what it says. Dies with the parent."""
 
     def __init__(self, body):
         read_end, write_end = os.pipe()
