@@ -19,15 +19,11 @@ bool same_word(std::string_view a, std::string_view b) {
   return a.size() == b.size() && strncasecmp(a.data(), b.data(), a.size()) == 0;
 }
 
+bool is_control(char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }
+
 std::string quoted(std::string_view word) {
   std::string out = "'";
-  for (const char c : word.substr(0, 40)) {
-    if (static_cast<unsigned char>(c) >= 0x20 && c != 0x7f) {
-      out += c;
-    } else {
-      out += '?';
-    }
-  }
+  for (const char c : word.substr(0, 40)) out += is_control(c) ? '?' : c;
   return out + (word.size() > 40 ? "...'" : "'");
 }
 
@@ -204,17 +200,17 @@ tl::expected<Words, std::string> split_words(std::string_view text) {
       in_word = false;
       continue;
     }
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
+    const bool escape = in_quotes && c == '\\' && i + 1 < text.size();
+    if (escape) ++i;
+    if (is_control(text[i])) {
       return make_unexpected("byte " + std::to_string(i + 1) + " is a control character");
     }
     if (!in_word) words.emplace_back();
     in_word = true;
-    if (c == '"') {
+    if (!escape && c == '"') {
       in_quotes = !in_quotes;
-    } else if (in_quotes && c == '\\' && i + 1 < text.size()) {
-      words.back() += text[++i];
     } else {
-      words.back() += c;
+      words.back() += text[i];
     }
   }
   if (in_quotes) return make_unexpected(std::string("a \" is not closed"));

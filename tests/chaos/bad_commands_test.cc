@@ -39,6 +39,7 @@ const std::vector<Bad>& bad_mode_strings() {
       {"\0EX"s, "byte 1 is a control character"},
       {"EX\0"s, "byte 3 is a control character"},
       {"EX note=\"\x1b[31m\"", "byte 10 is a control character"},
+      {"EX note=\"\\\x1b[31m\"", "byte 11 is a control character"},
       {"EX \x7f", "byte 4 is a control character"},
       {"EX note=\"open", "a \" is not closed"},
       {"EX note=\"open\\\"", "a \" is not closed"},
