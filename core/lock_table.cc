@@ -91,13 +91,22 @@ std::optional<LockErrc> LockTable::check(Owner& owner, const Request& request) {
   return std::nullopt;
 }
 
+// Whether flock(2) can convert without waiting, for then, as the kernel does, it gives up nothing
+// on the way. A claim that other nodes see is not converted upwards: two nodes would block.
+bool LockTable::fits_at_once(const Lock& lock, const Owner& owner, Share want) {
+  if (!lock.fits(owner, want)) return false;
+  return !lock.space->backend->traits().other_nodes ||
+         covers(lock.claim.mode, lock.needed(&owner, want));
+}
+
 std::optional<LockErrc> LockTable::request(OwnerId id, Request request, Client client) {
   Owner* owner = owners_.find(id);
   if (owner == nullptr) return LockErrc::kNotFound;
   if (const auto refused = check(*owner, request)) return refused;
   const Delivery delivery(*this);
   Lock& lock = *owner->lock;
-  if (request.drop_first && owner->holding && !covers(owner->held.mode, request.want.mode)) {
+  if (request.drop_first && owner->holding && !covers(owner->held.mode, request.want.mode) &&
+      !fits_at_once(lock, *owner, request.want)) {
     drop(*owner);
     advance(lock);
   }

@@ -123,6 +123,7 @@ class LockTable final : public ClaimEvents {
   void deliver();
   Lock& record(Lockspace& space, std::string_view name);
   std::optional<LockErrc> check(Owner& owner, const Request& request);
+  static bool fits_at_once(const Lock& lock, const Owner& owner, Share want);
   std::optional<LockErrc> enqueue(Owner& owner, Request request, Client client, bool converting);
   bool claim_ready(Lock& lock, Owner& owner, const Request& request);
   LockErrc grant(Owner& owner, Request& request, Client client);

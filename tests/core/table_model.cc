@@ -160,7 +160,8 @@ Answer Table::request(int id, const Ask& ask) {
   if (o.lost) return Answer::kLost;
   if (o.waiting) return Answer::kBusy;
   if (ask.wish.slots != 0 && other_size_in_use(o.lock, ask.wish.slots)) return Answer::kInvalid;
-  if (ask.drop_first && o.held && !gives(mode_of(*o.held), mode_of(ask.wish))) {
+  if (ask.drop_first && o.held && !gives(mode_of(*o.held), mode_of(ask.wish)) &&
+      !fits(o.lock, id, ask.wish)) {
     let_go(id);
     wake(o.lock);
   }
