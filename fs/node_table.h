@@ -40,7 +40,9 @@ class NodeTable {
 
   NodeId add_lock(uint32_t space, std::string_view name);
   /// Null when the node is none of a lock.
-  LockNode* lock(NodeId node) { return locks_.find(node & ~kLockBit); }
+  LockNode* lock(NodeId node) {
+    return kind(node) == NodeKind::kLock ? locks_.find(node & ~kLockBit) : nullptr;
+  }
   /// The kernel has forgotten it.
   void forget(NodeId node);
   size_t locks() const { return locks_.size(); }
