@@ -72,6 +72,21 @@ LockBackend& LockFs::backend_of(const std::string& lockspace) {
   return *(own != backends_.end() ? own->second : backends_.at(""));
 }
 
+// Who holds or waits through this descriptor: its own owner, or that of a POSIX or OFD lock.
+const Owner* LockFs::own_of(const Handle& handle) const {
+  const Owner* own = table_.find(handle.owner);
+  const auto involved = [](const Owner& o) { return o.holding || o.wait || o.lost; };
+  if (own == nullptr || involved(*own)) return own;
+  for (const uint64_t lock_owner : handle.posix) {
+    const auto known = posix_.find({own->lock, lock_owner});
+    // lock_owner values come again: another process may have this one now.
+    if (known == posix_.end() || known->second.through != HandleId{own->tag}) continue;
+    const Owner* other = table_.find(known->second.owner);
+    if (other != nullptr && involved(*other)) return other;
+  }
+  return own;
+}
+
 Lockspace* LockFs::space_of(const Handle& handle) {
   if (const LockNode* node = nodes_.lock(handle.node)) return table_.find_lockspace(node->space);
   return table_.find_lockspace(NodeTable::space(handle.node));
@@ -150,10 +165,12 @@ bool LockFs::attributes(NodeId node, struct stat& attr) {
   return true;
 }
 
-bool LockFs::may_write(fuse_req_t req, const Lockspace& space) {
+// A pin may have narrowed the lock's own bits.
+bool LockFs::may_write(fuse_req_t req, const Lockspace& space, const Lock* lock) {
   const fuse_ctx* ctx = fuse_req_ctx(req);
-  if ((bits_for({0, ctx->uid, ctx->gid}, space, space.mode) & 2) != 0) return true;
-  return ctx->uid != space.uid && (space.mode & 0020) != 0 && in_group(req, space.gid);
+  const mode_t mode = lock != nullptr && lock->pin ? space.mode & lock->pin->mode : space.mode;
+  if ((bits_for({0, ctx->uid, ctx->gid}, space, mode) & 2) != 0) return true;
+  return ctx->uid != space.uid && (mode & 0020) != 0 && in_group(req, space.gid);
 }
 
 // As by path: through the lockspace, and the bits that a pin has narrowed.

@@ -113,12 +113,13 @@ class LockFs final : public LockObserver {
   bool attributes(NodeId node, struct stat& attr);
   struct stat lock_attributes(const Lockspace& space, std::string_view name, const Lock* lock);
   off_t stream_size(const LockNode& node) const;
-  bool may_write(fuse_req_t req, const Lockspace& space);
+  bool may_write(fuse_req_t req, const Lockspace& space, const Lock* lock);
   bool may_read(const Client& client, const Lock& lock) const;
   bool owns(const Client& client, const Lockspace& space) const;
   LockBackend& backend_of(const std::string& lockspace);
   Handle* handle(const fuse_file_info* fi) { return handles_.find(HandleId{fi->fh}); }
   Lockspace* space_of(const Handle& handle);
+  const Owner* own_of(const Handle& handle) const;
   std::string holders_in_words(const Lock& lock);
   std::string explain(LockErrc result, const Lock& lock, Share want);
 

@@ -274,7 +274,7 @@ OwnerId LockFs::posix_owner(Handle& handle, HandleId id, uint64_t lock_owner, co
 }
 
 void LockFs::refuse_lock(fuse_req_t req, Handle& handle) {
-  handle.error = "you may not write this lockspace, so you may not lock in it";
+  handle.error = "you may not write this lock or its lockspace, so you may not take it";
   const Lock& lock = *table_.find(handle.owner)->lock;
   const Client client = client_of(req);
   spdlog::warn("lock {}/{} refused to uid {} pid {}: it may not write the lockspace",

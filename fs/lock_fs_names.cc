@@ -231,7 +231,7 @@ const Owner* LockFs::owner_of(const LockNode& node, const Lock* lock, const Clie
   const Owner* any = nullptr;
   for (const HandleId id : node.handles) {
     const Handle* handle = handles_.find(id);
-    const Owner* owner = handle != nullptr ? table_.find(handle->owner) : nullptr;
+    const Owner* owner = handle != nullptr ? own_of(*handle) : nullptr;
     if (owner != nullptr && owner->holding) return owner;
     if (owner != nullptr) any = owner;
   }

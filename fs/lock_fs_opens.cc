@@ -30,7 +30,7 @@ std::pair<HandleId, Handle*> LockFs::add_handle(fuse_req_t req, NodeId node, fus
   fi->direct_io = 1;
   if (LockNode* lock = nodes_.lock(node)) {
     Lockspace& space = *table_.find_lockspace(lock->space);
-    handle.may_lock = handle.writable || may_write(req, space);
+    handle.may_lock = handle.writable || may_write(req, space, table_.find(space, lock->name));
     handle.owner = table_.open(space, lock->name, client, fi->fh);
     lock->handles.push_back(id);
   }

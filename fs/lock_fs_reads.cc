@@ -21,7 +21,7 @@ std::string LockFs::text_of(fuse_req_t req, Handle& handle) {
     default: break;
   }
   const LockNode* node = nodes_.lock(handle.node);
-  const Owner* own = table_.find(handle.owner);
+  const Owner* own = own_of(handle);
   if (node == nullptr || own == nullptr) return {};
   handle.seen = own->lock->changes;
   return painter_.lock(*own->lock->space, node->name, own->lock, own, handle.error,
@@ -45,7 +45,7 @@ void LockFs::read(fuse_req_t req, size_t size, off_t offset, const fuse_file_inf
 void LockFs::poll(fuse_req_t req, const fuse_file_info* fi, fuse_pollhandle* ph) {
   const HandleId id{fi->fh};
   Handle* handle = handles_.find(id);
-  const Owner* own = handle != nullptr ? table_.find(handle->owner) : nullptr;
+  const Owner* own = handle != nullptr ? own_of(*handle) : nullptr;
   if (own == nullptr) {  // Control files: always ready.
     if (ph != nullptr) fuse_pollhandle_destroy(ph);
     return void(fuse_reply_poll(req, POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM));
