@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT
+// `.lockfs/`: what the mount says of itself.
+#include <sys/stat.h>
+#include <unistd.h>
+#include <yaml-cpp/yaml.h>
+
+#include <cerrno>
+#include <nlohmann/json.hpp>
+#include <regex>
+
+#include "tests/fs/actor.h"
+
+namespace lockfs::test {
+namespace {
+
+using nlohmann::json;
+
+class InfoFiles : public MountTest {
+ protected:
+  std::string info(const std::string& file) const {
+    return slurp(mount_.path() + "/.lockfs/" + file);
+  }
+  json locks() const { return json::parse(info("locks.json")).at("locks"); }
+};
+
+TEST_F(InfoFiles, AllAreListed) {
+  EXPECT_THAT(names_in(mount_.path() + "/.lockfs"),
+              ::testing::IsSupersetOf({"version", "config", "traits", "locks.json", "waits"}));
+}
+
+TEST_F(InfoFiles, VersionIsAVersion) {
+  EXPECT_TRUE(std::regex_match(info("version"), std::regex("[0-9]+\\.[0-9]+\\.[0-9]+\\n")));
+}
+
+TEST_F(InfoFiles, ConfigShowsTheValuesInForce) {
+  const YAML::Node config = YAML::Load(info("config"));
+  EXPECT_EQ(config["source"].as<std::string>(), "memory:");
+  EXPECT_EQ(config["capacity"].as<int>(), 2048);
+  EXPECT_TRUE(config["max_waiters_per_user"].IsDefined());
+}
+
+TEST(InfoFilesOfAMount, ConfigShowsWhatWasSet) {
+  const Mount mount({"-o", "capacity=5"});
+  const YAML::Node config = YAML::Load(slurp(mount.path() + "/.lockfs/config"));
+  EXPECT_EQ(config["capacity"].as<int>(), 5);
+}
+
+TEST_F(InfoFiles, TraitsAreThoseOfEachLockspacesBackend) {
+  ASSERT_EQ(mkdir((mount_.path() + "/other").c_str(), 0777), 0);
+  const json traits = json::parse(info("traits"));
+  for (const std::string space : {"default", "other"}) {
+    EXPECT_EQ(traits.at(space).at("backend"), "memory");
+    EXPECT_TRUE(traits.at(space).at("shared_modes").is_boolean());
+  }
+}
+
+TEST_F(InfoFiles, LocksJsonListsWhatIsHeldAndPinned) {
+  EXPECT_TRUE(locks().empty());
+  const Fd ex = hold("a", "EX note=\"\\\"quoted\\\" words\"");
+  const Fd null = hold("nobody", "NL");
+  ASSERT_EQ(control("pin b").first, 0);
+  const json all = locks();
+  ASSERT_EQ(all.size(), 2U);
+  const json& a = all.at(0).at("lock") == "a" ? all.at(0) : all.at(1);
+  const json& b = all.at(0).at("lock") == "a" ? all.at(1) : all.at(0);
+  EXPECT_EQ(a.at("mode"), "EX");
+  EXPECT_EQ(a.at("lockspace"), "default");
+  EXPECT_EQ(a.at("holders").at(0).at("pid"), getpid());
+  EXPECT_EQ(a.at("holders").at(0).at("note"), "\"quoted\" words");
+  EXPECT_EQ(b.at("lock"), "b");
+  EXPECT_EQ(b.at("mode"), "free");
+  EXPECT_EQ(b.at("pinned"), true);
+}
+
+TEST_F(InfoFiles, LocksJsonIsValidWhateverTheNames) {
+  std::vector<Fd> all;
+  for (const std::string name : {"a\"b", "back\\slash", "new\nline", "\x01\x7f", "\xff\xfe", "ü"}) {
+    all.push_back(hold("default/" + name, "EX"));
+  }
+  EXPECT_EQ(locks().size(), all.size());
+}
+
+TEST_F(InfoFiles, LocksJsonOfManyLocksIsWhole) {
+  std::vector<Fd> all;
+  for (int i = 0; i < 2000; ++i) all.push_back(hold(std::to_string(i), "PR"));
+  EXPECT_EQ(locks().size(), 2000U);
+  EXPECT_EQ(names_in(mount_.path() + "/default").size(), 2001U);
+}
+
+TEST_F(InfoFiles, WaitsShowsWhoWaitsForWhom) {
+  EXPECT_EQ(YAML::Load(info("waits"))["waits"].size(), 0U);
+  Actor waiter;
+  ASSERT_EQ(waiter.open(mount_.lock("a")), 0);
+  const Fd holder = hold("a", "PW");
+  waiter.begin_write(0, "EX");
+  ASSERT_TRUE(eventually_waiting(1));
+  const YAML::Node waits = YAML::Load(info("waits"))["waits"];
+  ASSERT_EQ(waits.size(), 1U);
+  EXPECT_EQ(waits[0]["lockspace"].as<std::string>(), "default");
+  EXPECT_EQ(waits[0]["lock"].as<std::string>(), "a");
+  EXPECT_EQ(waits[0]["pid"].as<int>(), waiter.pid());
+  EXPECT_EQ(waits[0]["mode"].as<std::string>(), "EX");
+  EXPECT_FALSE(waits[0]["cycle"].as<bool>());
+  ASSERT_EQ(waits[0]["waits_for"].size(), 1U);
+  EXPECT_EQ(waits[0]["waits_for"][0]["pid"].as<int>(), getpid());
+  EXPECT_EQ(waits[0]["waits_for"][0]["holds"].as<std::string>(), "PW");
+}
+
+TEST_F(InfoFiles, WhatOneMayNotReadIsNotShown) {
+  ASSERT_EQ(mkdir((mount_.path() + "/secret").c_str(), 0700), 0);
+  const Fd hidden = hold("secret/a", "EX");
+  const Fd open_to_all = hold("a", "EX");
+  const std::string path = mount_.path() + "/.lockfs/locks.json";
+  Child child([&] {
+    if (setgid(1000) != 0 || setuid(1000) != 0) return 3;
+    const std::string text = slurp(path);
+    if (text.find("secret") != std::string::npos) return 1;
+    return text.find("\"default\"") != std::string::npos ? 0 : 2;
+  });
+  EXPECT_EQ(child.wait(), 0);
+  EXPECT_EQ(locks().size(), 2U);
+}
+
+TEST_F(InfoFiles, TheyCannotBeChangedByAnybody) {
+  for (const std::string& file : names_in(mount_.path() + "/.lockfs")) {
+    const std::string path = mount_.path() + "/.lockfs/" + file;
+    const Fd fd(::open(path.c_str(), O_RDWR));
+    if (fd.valid()) {
+      EXPECT_EQ(write_command(fd.get(), "EX"), EPERM) << file;
+    }
+    EXPECT_EQ(unlink(path.c_str()), -1) << file;
+    EXPECT_EQ(errno, EPERM) << file;
+  }
+}
+
+}  // namespace
+}  // namespace lockfs::test
