@@ -137,6 +137,7 @@ struct Lock {
   uint32_t owners = 0;     ///< How many Owner records name this lock.
   uint32_t changes = 0;    ///< Counts what a picture would show.
   bool watched = false;    ///< Somebody polls: report `changed`.
+  bool idle = false;       ///< Nobody has it open or pinned; kept for its statistics.
   uint64_t token = 0;      ///< The last one given.
   Claim claim;
   LockStats stats;
@@ -144,7 +145,6 @@ struct Lock {
   std::unique_ptr<std::array<uint8_t, 32>> lvb;
   Lock* idle_prev = nullptr;  ///< In the table's list of records nobody needs.
   Lock* idle_next = nullptr;
-  bool idle = false;
 
   /// The queues: conversions of what is held above NL go first; then new requests, one queue a
   /// mode (the seventh for slots), so that looking at the heads is looking at everything.
@@ -198,7 +198,9 @@ struct Lockspace {
 
   struct Hash {
     using is_transparent = void;
-    size_t operator()(std::string_view s) const { return std::hash<std::string_view>{}(s); }
+    size_t operator()(std::string_view s) const noexcept {
+      return std::hash<std::string_view>{}(s);
+    }
   };
   std::unordered_map<std::string, Lock, Hash, std::equal_to<>> locks;
 };
