@@ -1,15 +1,22 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <tl/expected.hpp>
 
+#include "core/event_loop.h"
 #include "core/lock_backend.h"
 
 namespace lockfs {
 
-/// Makes the backend of a URL such as "memory:"; else says in words what is wrong with it.
-tl::expected<std::unique_ptr<LockBackend>, std::string> make_backend(std::string_view url);
+/// What is wrong with a URL, in words; nullopt when a backend could be made of it.
+std::optional<std::string> check_backend_url(std::string_view url);
+
+/// Makes the backend of a URL such as "memory:"; else says in words what is wrong with it. It may
+/// watch descriptors of `loop` and post into it, and ends before the loop does.
+tl::expected<std::unique_ptr<LockBackend>, std::string> make_backend(std::string_view url,
+                                                                     EventLoop& loop);
 
 }  // namespace lockfs

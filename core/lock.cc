@@ -31,7 +31,7 @@ bool Lock::held() const {
   return std::any_of(granted.begin() + 1, granted.end(), [](uint32_t n) { return n != 0; });
 }
 
-uint64_t Lock::inode() const { return lock_inode(space->id, name); }
+uint64_t Lock::inode() const { return lock_inode(space->id, name()); }
 
 bool Lock::fits(const Owner& owner, Share want) const {
   if (!want.above_null()) return true;
@@ -48,9 +48,8 @@ bool Lock::fits(const Owner& owner, Share want) const {
 
 bool Lock::must_queue(Share want) const {
   if (!queues || !want.above_null()) return false;
-  for (const auto& [place, other] : queues->converting) {
-    if (!passes(want, other->wait->request.want)) return true;
-  }
+  const auto blocks = [&](const Owner& o) { return !passes(want, o.wait->request.want); };
+  if (queues->converting.any(blocks)) return true;
   for (size_t i = 0; i < queues->waiting.size(); ++i) {
     if (!queues->waiting.at(i).empty() && !passes(want, share_of_queue(i, slot_size))) return true;
   }
@@ -67,28 +66,32 @@ bool Lock::conversion_deadlock(const Owner& owner, Share want) const {
     const Share wanted = open.back();
     open.pop_back();
     if (!seen.empty() && !compatible(wanted, owner.held)) return true;
-    for (const auto& [place, other] : queues->converting) {
-      if (other == &owner || compatible(wanted, other->held)) continue;
-      if (std::find(seen.begin(), seen.end(), other) != seen.end()) continue;
-      seen.push_back(other);
-      open.push_back(other->wait->request.want);
-    }
+    queues->converting.any([&](const Owner& other) {
+      if (&other == &owner || compatible(wanted, other.held)) return false;
+      if (std::find(seen.begin(), seen.end(), &other) != seen.end()) return false;
+      seen.push_back(&other);
+      open.push_back(other.wait->request.want);
+      return false;
+    });
   }
   return false;
 }
 
 Owner* Lock::next_grantable() const {
   if (!queues) return nullptr;
-  for (const auto& [place, owner] : queues->converting) {
-    if (fits(*owner, owner->wait->request.want)) return owner;
-  }
+  Owner* found = nullptr;
+  const auto goes = [&](Owner& owner) {
+    if (fits(owner, owner.wait->request.want)) found = &owner;
+    return found != nullptr;
+  };
+  if (queues->converting.any(goes)) return found;
   // The heads in the order of their places. One may go if it fits what is held and would not
   // have to wait behind an earlier head: those are exactly the earlier waiters, by mode.
   std::array<Owner*, kModeCount + 1> heads{};
   size_t count = 0;
   for (const auto& queue : queues->waiting) {
     if (queue.empty()) continue;
-    Owner* head = queue.begin()->second;
+    Owner* head = queue.front();
     size_t at = count++;
     for (; at > 0 && heads.at(at - 1)->wait->sequence > head->wait->sequence; --at) {
       heads.at(at) = heads.at(at - 1);
@@ -97,15 +100,13 @@ Owner* Lock::next_grantable() const {
   }
   for (size_t i = 0; i < count; ++i) {
     const Share want = heads.at(i)->wait->request.want;
-    const auto behind = [&](const Owner* o) { return !passes(want, o->wait->request.want); };
+    const auto behind = [&](const Owner& o) { return !passes(want, o.wait->request.want); };
     if (!fits(*heads.at(i), want)) continue;
-    if (std::any_of(heads.begin(), heads.begin() + static_cast<ptrdiff_t>(i), behind)) continue;
-    const auto& converting = queues->converting;
-    if (std::any_of(converting.begin(), converting.end(),
-                    [&](const auto& c) { return behind(c.second); })) {
+    if (std::any_of(heads.begin(), heads.begin() + static_cast<ptrdiff_t>(i),
+                    [&](const Owner* o) { return behind(*o); })) {
       continue;
     }
-    return heads.at(i);
+    if (!queues->converting.any(behind)) return heads.at(i);
   }
   return nullptr;
 }
@@ -117,17 +118,17 @@ bool Lock::any_blocker(const Owner& waiter, const std::function<bool(Owner&)>& v
     if (o != &waiter && (full || !compatible(want, o->held)) && visit(*o)) return true;
   }
   if (waiter.wait->converting || !queues) return false;
-  for (const auto& [place, other] : queues->converting) {
-    if (!passes(want, other->wait->request.want) && visit(*other)) return true;
-  }
+  const auto blocks = [&](Owner& o) { return !passes(want, o.wait->request.want) && visit(o); };
+  if (queues->converting.any(blocks)) return true;
   for (size_t i = 0; i < queues->waiting.size(); ++i) {
     const Share ahead = share_of_queue(i, slot_size);
     if (passes(want, ahead)) continue;
-    const auto& queue = queues->waiting.at(i);
-    for (auto at = queue.lower_bound(waiter.wait->sequence); at != queue.begin();) {
-      if (visit(*(--at)->second)) return true;
-      if (!passes(ahead, ahead)) break;  // This one waits for those before it.
-    }
+    bool stop = false;
+    queues->waiting.at(i).any_before(waiter.wait->sequence, [&](Owner& other) {
+      stop = visit(other);
+      return stop || !passes(ahead, ahead);  // This one waits for those before it.
+    });
+    if (stop) return true;
   }
   return false;
 }
@@ -147,7 +148,7 @@ void Lock::enqueue(Owner& owner) {
   if (!queues) queues = std::make_unique<Queues>();
   const Share want = owner.wait->request.want;
   auto& queue = owner.wait->converting ? queues->converting : queues->waiting.at(queue_of(want));
-  queue.emplace(owner.wait->sequence, &owner);
+  queue.insert(owner.wait->sequence, &owner);
   ++queues->size;
   if (owner.wait->request.now) ++queues->impatient;
   if (want.is_slot()) slot_size = want.slots;
@@ -198,14 +199,15 @@ void Lock::drop(Owner& owner) {
 std::vector<Owner*> Lock::waiting_in_order() const {
   std::vector<Owner*> all;
   if (!queues) return all;
-  for (const auto& queue : queues->waiting) {
-    for (const auto& [place, owner] : queue) all.push_back(owner);
-  }
-  std::sort(all.begin(), all.end(),
+  const auto take = [&](Owner& owner) {
+    all.push_back(&owner);
+    return false;
+  };
+  queues->converting.any(take);
+  const auto converting = static_cast<ptrdiff_t>(all.size());
+  for (const auto& queue : queues->waiting) queue.any(take);
+  std::sort(all.begin() + converting, all.end(),
             [](Owner* a, Owner* b) { return a->wait->sequence < b->wait->sequence; });
-  std::vector<Owner*> converting;
-  for (const auto& [place, owner] : queues->converting) converting.push_back(owner);
-  all.insert(all.begin(), converting.begin(), converting.end());
   return all;
 }
 

@@ -2,10 +2,11 @@
 #pragma once
 #include <sys/types.h>
 
+#include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,11 +16,13 @@
 
 #include "core/lock_backend.h"
 #include "core/timer_queue.h"
+#include "core/wait_queue.h"
 
 namespace lockfs {
 
 struct Lock;
 struct Lockspace;
+struct Owner;
 enum class OwnerId : uint64_t { kNone = 0 };
 
 /// Who asks, as the kernel tells it: `pid` is the thread's id on this host, 0 when out of sight.
@@ -49,7 +52,9 @@ struct Wait {
   TimePoint since;
   std::optional<TimePoint> deadline;
   TimerId timer = TimerId::kNone;
-  bool converting = false;  ///< Holds something above NL meanwhile.
+  bool converting = false;     ///< Holds something above NL meanwhile.
+  Owner* same_prev = nullptr;  ///< In the graph's list of those of this process that wait.
+  Owner* same_next = nullptr;
 };
 
 /// What few owners have.
@@ -87,49 +92,55 @@ struct Owner {
 };
 
 struct LockStats {
+  using Longest = std::chrono::duration<float>;  ///< In seconds; half the size, to seven digits.
   uint64_t grants = 0;
   uint32_t contended = 0;  ///< Grants that had to wait.
   uint32_t timeouts = 0;
   uint32_t deadlocks = 0;
   uint32_t lost = 0;
-  Duration wait_total{}, wait_max{};  ///< Over the contended grants.
+  Duration wait_total{};  ///< Over the contended grants.
   uint64_t holds = 0;
-  Duration hold_total{}, hold_max{};
+  Duration hold_total{};
+  Longest wait_max{}, hold_max{};
+
+  void waited(Duration time) {
+    ++contended;
+    wait_total += time;
+    wait_max = std::max(wait_max, Longest(time));
+  }
+  void was_held(Duration time) {
+    ++holds;
+    hold_total += time;
+    hold_max = std::max(hold_max, Longest(time));
+  }
 };
 
-/// A name that stays visible while it is free.
-struct Pin {
-  uid_t uid = 0;           ///< Who pinned it: this user, root and the lockspace's owner may unpin.
-  mode_t mode = 0666;      ///< Narrows the lockspace's bits.
-  bool allocated = false;  ///< A numbered lock, handed out by `allocate`.
-};
-
-/// What this node holds of a lock towards other nodes.
+/// What this node holds of a lock towards other nodes, or asks for. It lasts as long as this node
+/// needs anything of the lock.
 struct Claim {
   ClaimId id = ClaimId::kNone;
+  Lock* lock = nullptr;
   Mode mode = Mode::kNL;
   bool asking = false;             ///< An acquire is under way; its answer will come.
   bool in_call = false;            ///< We are inside the verb; an answer now is only noted.
   bool weakening = false;          ///< The last acquire was to give up a part of it.
+  bool undescribed = false;        ///< The backend is yet to be told who holds.
   LockErrc error = LockErrc::kOk;  ///< Of the last acquire.
   OwnerId asked_for = OwnerId::kNone;
   TokenBlock tokens;
-
-  /// Why an acquire that has ended is not enough; a grant of too little is none.
-  LockErrc refusal() const { return error == LockErrc::kOk ? LockErrc::kNotSupported : error; }
 };
 
 /// The inode number of every lock of this name; never 0, and its top bit is set.
 uint64_t lock_inode(uint32_t lockspace, std::string_view name);
 
 /// One lock: who holds it, who waits, and the rules between them. It knows no time, no claim's
-/// protocol and nobody outside: LockTable drives it. Every step is O(1), or O(log n) in the
-/// waiters, except that waiting conversions are looked through one by one (they are few: of two
+/// protocol and nobody outside: LockTable drives it. Every step is O(1) on average, or O(log n) in
+/// the waiters, except that waiting conversions are looked through one by one (they are few: of two
 /// that block each other the later is refused).
 struct Lock {
   Lockspace* space = nullptr;
-  std::string_view name;   ///< The bytes live in the lockspace's map.
-  Owner* first = nullptr;  ///< Those that hold, NL included, oldest first.
+  const std::string* key = nullptr;  ///< Its name, as the lockspace's map has it.
+  Owner* first = nullptr;            ///< Those that hold, NL included, oldest first.
   Owner* last = nullptr;
   std::array<uint32_t, kModeCount> granted{};  ///< How many hold each mode; slots apart.
   uint32_t slots_held = 0;
@@ -138,10 +149,10 @@ struct Lock {
   uint32_t changes = 0;    ///< Counts what a picture would show.
   bool watched = false;    ///< Somebody polls: report `changed`.
   bool idle = false;       ///< Nobody has it open or pinned; kept for its statistics.
+  std::optional<Pin> pin;
   uint64_t token = 0;      ///< The last one given.
-  Claim claim;
+  Claim* claim = nullptr;  ///< Null while this node needs nothing of it.
   LockStats stats;
-  std::unique_ptr<Pin> pin;
   std::unique_ptr<std::array<uint8_t, 32>> lvb;
   Lock* idle_prev = nullptr;  ///< In the table's list of records nobody needs.
   Lock* idle_next = nullptr;
@@ -149,15 +160,16 @@ struct Lock {
   /// The queues: conversions of what is held above NL go first; then new requests, one queue a
   /// mode (the seventh for slots), so that looking at the heads is looking at everything.
   struct Queues {
-    std::map<uint64_t, Owner*> converting;
-    std::array<std::map<uint64_t, Owner*>, kModeCount + 1> waiting;
+    WaitQueue<Owner> converting;
+    std::array<WaitQueue<Owner>, kModeCount + 1> waiting;
     size_t size = 0;
     size_t impatient = 0;  ///< Of these, how many would not wait for more than the claim.
   };
   std::unique_ptr<Queues> queues;  ///< Null while nobody waits.
 
+  std::string_view name() const { return *key; }
   bool held() const;  ///< By anybody, above NL.
-  bool visible() const { return held() || pin != nullptr; }
+  bool visible() const { return held() || pin; }
   size_t waiters() const { return queues ? queues->size : 0; }
   uint64_t inode() const;
 
@@ -172,6 +184,8 @@ struct Lock {
   /// Those that `waiter` waits for, until `visit` returns true; of waiters that wait for each
   /// other only the nearest, which leads to the rest.
   bool any_blocker(const Owner& waiter, const std::function<bool(Owner&)>& visit) const;
+  Mode claimed() const { return claim != nullptr ? claim->mode : Mode::kNL; }
+  bool asking() const { return claim != nullptr && claim->asking; }
   /// What this node needs towards others if `owner` (may be null) came to hold `want`.
   Mode needed(const Owner* owner, Share want) const;
 

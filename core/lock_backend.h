@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
+#include <sys/types.h>
+
+#include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/lock_errc.h"
 #include "core/mode.h"
@@ -13,11 +18,54 @@ namespace lockfs {
 /// claim that is gone is harmless.
 enum class ClaimId : uint64_t { kNone = 0 };
 
+/// Names one question of this node to its backend; never used twice either.
+enum class QueryId : uint64_t { kNone = 0 };
+
 /// Fencing tokens that come with a claim: the holder of an exclusive mode gets the next of
 /// [next, end). When they are used up the table converts the claim to its own mode to get more.
 struct TokenBlock {
   uint64_t next = 0;
   uint64_t end = 0;
+};
+
+/// A name that stays visible while it is free.
+struct Pin {
+  uid_t uid = 0;           ///< Who pinned it: this user, root and the lockspace's owner may unpin.
+  uint16_t mode = 0666;    ///< Narrows the lockspace's bits.
+  bool allocated = false;  ///< A numbered lock, handed out by `allocate`.
+
+  bool operator==(const Pin&) const = default;
+};
+
+/// Who holds under a claim, as a person wants to know it. It travels with the claim.
+struct Presence {
+  std::string host;
+  pid_t pid = 0;  ///< On that host; 0: unknown.
+  std::string comm;
+  uid_t uid = 0;
+  std::string container;  ///< As in ProcessInfo.
+  int64_t since = 0;      ///< Of the grant: nanoseconds since 1970 by that host's clock.
+  std::string note;
+  uint32_t more = 0;  ///< How many others of the same node hold with it.
+};
+
+/// A claim of some other node.
+struct RemoteClaim {
+  Mode mode = Mode::kNL;  ///< Held; or wanted, of one that waits.
+  bool waiting = false;
+  uint64_t token = 0;  ///< 0: unknown, or the mode takes none.
+  Presence who;        ///< Empty where nothing is known: it is held elsewhere.
+};
+
+/// What is known of a lock beyond this node. Pins are of no node: they are everybody's.
+struct RemoteLock {
+  std::string name;
+  std::optional<Pin> pin;
+  std::vector<RemoteClaim> claims;  ///< Of other nodes only, above NL.
+
+  bool held() const {
+    return std::any_of(claims.begin(), claims.end(), [](const auto& c) { return !c.waiting; });
+  }
 };
 
 /// What a backend can do. The table and the filesystem ask these and never which backend it is.
@@ -29,10 +77,12 @@ struct LockTraits {
   bool slots = true;              ///< Knows counting semaphores.
   bool sees_other_nodes = true;   ///< Can inspect and list; a backend of one node sees all.
   bool other_nodes = false;       ///< Can there be other nodes at all?
+  bool keeps_pins = false;        ///< Pins outlive this daemon.
   size_t max_name_bytes = 255;
 };
 
-/// Events up. Called on the loop thread only; a verb may call them before it returns.
+/// Events up. Called on the loop thread only. `acquire` may call granted() or failed() of its claim
+/// before it returns, a query answered() of its own; otherwise no event comes from within a verb.
 class ClaimEvents {
  public:
   virtual ~ClaimEvents() = default;
@@ -44,6 +94,8 @@ class ClaimEvents {
   virtual void contended(ClaimId claim) = 0;
   /// The claim is gone; nothing more is owed for it.
   virtual void lost(ClaimId claim, std::string_view why) = 0;
+  /// The one answer to a query. `locks` is for inspect (none or one) and list.
+  virtual void answered(QueryId query, LockErrc result, std::vector<RemoteLock> locks) = 0;
 };
 
 /// Verbs down: how a node takes part in the locks of others. Asynchronous: no verb waits, each
@@ -56,7 +108,9 @@ class LockBackend {
 
   /// Ask for `mode` on `name`; a claim that is held already is converted, and keeps its old mode
   /// until then. With `now`, fail with kWouldBlock rather than wait. One acquire of a claim at a
-  /// time; it is answered by one `granted` or `failed`, unless the claim is released first.
+  /// time; it is answered by one `granted` or `failed`, unless the claim is released first. Of two
+  /// conversions that block each other for ever, one fails with kDeadlock. A claim whose first
+  /// acquire failed is gone.
   virtual void acquire(ClaimId claim, std::string_view lockspace, std::string_view name, Mode mode,
                        bool now) = 0;
   /// End a pending acquire. Cannot fail, and may lose against a grant: one answer still comes,
@@ -64,6 +118,19 @@ class LockBackend {
   virtual void cancel(ClaimId claim) = 0;
   /// Give the claim up, pending or held. Cannot fail; no event of this claim follows.
   virtual void release(ClaimId claim) = 0;
+  /// Who holds under a claim that is held; for others to read. Again whenever it has changed.
+  virtual void describe(ClaimId claim, const Presence& who) = 0;
+
+  /// What is known of one name beyond this node: kOk with one lock, or with none when there is
+  /// neither a claim of another node nor a pin; kUnreachable when nobody can tell.
+  virtual void inspect(QueryId query, std::string_view lockspace, std::string_view name) = 0;
+  /// The same of all names of a lockspace.
+  virtual void list(QueryId query, std::string_view lockspace) = 0;
+  /// Pin a name for all nodes, or change its pin. With `fresh`, kExists when it has one already.
+  virtual void pin(QueryId query, std::string_view lockspace, std::string_view name, const Pin& pin,
+                   bool fresh) = 0;
+  /// kNotFound when it has none.
+  virtual void unpin(QueryId query, std::string_view lockspace, std::string_view name) = 0;
 };
 
 }  // namespace lockfs

@@ -29,9 +29,8 @@ std::string random_key() {
 bool slots_in_use(const Lock& lock) {
   if (lock.slots_held != 0) return true;
   if (!lock.queues) return false;
-  const auto wants_slot = [](const auto& c) { return c.second->wait->request.want.is_slot(); };
-  return !lock.queues->waiting.back().empty() ||
-         std::any_of(lock.queues->converting.begin(), lock.queues->converting.end(), wants_slot);
+  const auto wants_slot = [](const Owner& o) { return o.wait->request.want.is_slot(); };
+  return !lock.queues->waiting.back().empty() || lock.queues->converting.any(wants_slot);
 }
 
 }  // namespace
@@ -96,7 +95,7 @@ std::optional<LockErrc> LockTable::check(Owner& owner, const Request& request) {
 bool LockTable::fits_at_once(const Lock& lock, const Owner& owner, Share want) {
   if (!lock.fits(owner, want)) return false;
   return !lock.space->backend->traits().other_nodes ||
-         covers(lock.claim.mode, lock.needed(&owner, want));
+         covers(lock.claimed(), lock.needed(&owner, want));
 }
 
 std::optional<LockErrc> LockTable::request(OwnerId id, Request request, Client client) {
@@ -115,13 +114,14 @@ std::optional<LockErrc> LockTable::request(OwnerId id, Request request, Client c
   const bool can = lock.fits(*owner, request.want) &&
                    (converting || owner->place_kept != 0 || !lock.must_queue(request.want));
   if (can && owner->place_kept == 0) {
-    if (claim_ready(lock, *owner, request)) {
+    const auto claimed = claim_for(lock, *owner, request);
+    if (claimed == LockErrc::kOk) {
       const LockErrc result = grant(*owner, request, client);
       if (converting || result != LockErrc::kOk) advance(lock);
       return result;
     }
-    if (!lock.claim.asking) return lock.claim.refusal();
-    if (request.now && asks_patiently(lock.claim)) return LockErrc::kWouldBlock;
+    if (claimed) return claimed;
+    if (request.now && asks_patiently(lock)) return LockErrc::kWouldBlock;
   } else if (request.now) {
     return LockErrc::kWouldBlock;
   }
@@ -189,7 +189,7 @@ LockErrc LockTable::grant(Owner& owner, Request& request, Client client) {
   owner.process = 0;
   if (!same || !had) owner.since = timers_.now();
   if (!same && !request.want.is_slot() && is_exclusive(request.want.mode)) {
-    if (!(had && is_exclusive(before.mode))) lock.token = lock.claim.tokens.next++;
+    if (!(had && is_exclusive(before.mode))) lock.token = lock.claim->tokens.next++;
   }
   owner.token = has ? lock.token : 0;
   if (has && !same) ++lock.stats.grants;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -81,14 +82,32 @@ class LockTable final : public ClaimEvents {
   /// All who hold the lock lose it. Returns how many.
   size_t break_lock(Lock& lock, std::string_view why);
 
-  LockErrc pin(Lockspace& space, std::string_view name, Client client, bool allocated);
-  void unpin(Lock& lock);
+  using Done = std::function<void(LockErrc)>;
+  /// Pins a name for all nodes, in the name of `pin.uid`, or changes its pin. With `fresh`, kExists
+  /// when it has one. `done` is called once, perhaps before this returns.
+  void pin(Lockspace& space, std::string_view name, const Pin& pin, bool fresh, const Done& done);
+  /// kNotFound without a pin.
+  void unpin(Lockspace& space, std::string_view name, const Done& done);
+  /// Looks beyond this node: `told` gets what other nodes have of the name, and the record's pin is
+  /// then theirs. kUnreachable, or kTimedOut when there was no answer for kLookTime. `told` is
+  /// called once, perhaps before this returns.
+  using Seen = std::function<void(LockErrc, const RemoteLock&)>;
+  void look(Lockspace& space, std::string_view name, const Seen& told);
+  /// The same for all names of the lockspace.
+  using SeenAll = std::function<void(LockErrc, const std::vector<RemoteLock>&)>;
+  void look_all(Lockspace& space, const SeenAll& told);
+  static constexpr Duration kLookTime = std::chrono::milliseconds(500);
+  /// A backend is told who holds under a claim once it was held that long: who holds for
+  /// microseconds only is not worth telling.
+  static constexpr Duration kDescribeAfter = std::chrono::milliseconds(1);
+
   void write_lvb(Lock& lock, std::string_view value);
 
   void granted(ClaimId claim, Mode mode, TokenBlock tokens) override;
   void failed(ClaimId claim, LockErrc why) override;
   void contended(ClaimId claim) override;
   void lost(ClaimId claim, std::string_view why) override;
+  void answered(QueryId query, LockErrc result, std::vector<RemoteLock> locks) override;
 
   /// All waits, with whom each waits for and whether it is part of a cycle.
   std::vector<WaitForGraph::Row> waits() const { return graph_.rows(); }
@@ -98,6 +117,8 @@ class LockTable final : public ClaimEvents {
   UserQuota quota;
   /// How many records of free, unpinned names are kept for their statistics.
   size_t idle_limit = 10000;
+  /// This host's name, for those who read of our claims elsewhere.
+  std::string host;
   size_t idle() const { return idle_count_; }
 
  private:
@@ -125,7 +146,9 @@ class LockTable final : public ClaimEvents {
   std::optional<LockErrc> check(Owner& owner, const Request& request);
   static bool fits_at_once(const Lock& lock, const Owner& owner, Share want);
   std::optional<LockErrc> enqueue(Owner& owner, Request request, Client client, bool converting);
-  bool claim_ready(Lock& lock, Owner& owner, const Request& request);
+  std::optional<LockErrc> claim_for(Lock& lock, Owner& owner, const Request& request);
+  void acquire(Claim& claim, Mode mode, bool now);
+  void forget(Claim& claim);
   LockErrc grant(Owner& owner, Request& request, Client client);
   void grant_waiter(Owner& owner);
   void apply_options(Owner& owner, Request& request);
@@ -136,7 +159,7 @@ class LockTable final : public ClaimEvents {
   void erase(Owner& owner);
   void advance(Lock& lock);
   void settle_claim(Lock& lock);
-  bool asks_patiently(const Claim& claim) const;
+  bool asks_patiently(const Lock& lock) const;
   bool refuse_impatient(Lock& lock);
   void collect(Lock& lock);
   void unlink_idle(Lock& lock);
@@ -144,6 +167,11 @@ class LockTable final : public ClaimEvents {
   void start_ttl(Owner& owner);
   OwnerExtras& extras(Owner& owner);
   void stop_timer(OwnerExtras& extras);
+  using Told = std::function<void(LockErrc, std::vector<RemoteLock>)>;
+  QueryId ask(Told told);
+  void set_pin(Lockspace& space, std::string_view name, const std::optional<Pin>& pin);
+  void describe_claims();
+  void learn_pins(Lockspace& space, const std::vector<RemoteLock>& locks);
 
   TimerQueue& timers_;
   Processes& processes_;
@@ -151,7 +179,13 @@ class LockTable final : public ClaimEvents {
   std::map<uint32_t, std::unique_ptr<Lockspace>> spaces_;
   uint32_t last_space_ = 0;
   SlotMap<OwnerId, Owner> owners_;
-  SlotMap<ClaimId, Lock*> claims_;
+  SlotMap<ClaimId, Claim> claims_;
+  std::vector<ClaimId> undescribed_;
+  struct Query {
+    Told told;
+    TimerId timer = TimerId::kNone;
+  };
+  SlotMap<QueryId, Query> queries_;
   std::unordered_map<std::string, OwnerId> keys_;  ///< Of the owners that may linger.
   std::vector<LockBackend*> started_;
   WaitForGraph graph_;

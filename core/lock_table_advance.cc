@@ -31,16 +31,17 @@ void LockTable::deliver() {
 void LockTable::advance(Lock& lock) {
   do {
     while (Owner* next = lock.next_grantable()) {
-      if (!claim_ready(lock, *next, next->wait->request)) {
-        if (lock.claim.asking) {  // granted() or failed() goes on here.
-          refuse_impatient(lock);
-          return;
-        }
-        finish_wait(*next);
-        events_.push_back({next->id, lock.claim.refusal(), {}, false});
-        continue;
+      const auto claimed = claim_for(lock, *next, next->wait->request);
+      if (!claimed) {  // granted() or failed() goes on here.
+        refuse_impatient(lock);
+        return;
       }
-      grant_waiter(*next);
+      if (claimed == LockErrc::kOk) {
+        grant_waiter(*next);
+      } else {
+        finish_wait(*next);
+        events_.push_back({next->id, *claimed, {}, false});
+      }
     }
   } while (refuse_impatient(lock));
   settle_claim(lock);
@@ -52,74 +53,86 @@ void LockTable::grant_waiter(Owner& owner) {
   Wait wait = std::move(*owner.wait);
   finish_wait(owner);
   const LockErrc result = grant(owner, wait.request, wait.client);
-  const Duration waited = timers_.now() - wait.since;
-  ++stats.contended;
-  stats.wait_total += waited;
-  stats.wait_max = std::max(stats.wait_max, waited);
+  stats.waited(timers_.now() - wait.since);
   events_.push_back({owner.id, result, {}, false});
 }
 
-// True when the claim covers `request` now. Otherwise it is being asked for (claim.asking), or the
-// backend refused at once (claim.error).
-bool LockTable::claim_ready(Lock& lock, Owner& owner, const Request& request) {
-  if (!request.want.above_null()) return true;
-  LockBackend& backend = *lock.space->backend;
-  Claim& claim = lock.claim;
+// kOk when the claim covers `request` now, nullopt when it is being asked for; else the backend
+// refused at once.
+std::optional<LockErrc> LockTable::claim_for(Lock& lock, Owner& owner, const Request& request) {
+  if (!request.want.above_null()) return LockErrc::kOk;
   Mode need = lock.needed(&owner, request.want);
-  if (!backend.traits().shared_modes) need = Mode::kEX;
-  const auto ready = [&] {
-    const bool token = !is_exclusive(request.want.mode) || request.want.is_slot() ||
-                       claim.tokens.next < claim.tokens.end;
-    return claim.id != ClaimId::kNone && !claim.asking && covers(claim.mode, need) && token;
+  if (!lock.space->backend->traits().shared_modes) need = Mode::kEX;
+  const bool takes_token = is_exclusive(request.want.mode) && !request.want.is_slot();
+  const auto ready = [&](const Claim& claim) {
+    return !claim.asking && covers(claim.mode, need) &&
+           (!takes_token || claim.tokens.next < claim.tokens.end);
   };
-  if (ready()) return true;
-  if (claim.asking) return false;
-  if (claim.id == ClaimId::kNone) claim.id = claims_.emplace(&lock).first;
-  claim.asking = true;
-  claim.in_call = true;
+  if (lock.claim != nullptr && ready(*lock.claim)) return LockErrc::kOk;
+  if (lock.asking()) return std::nullopt;
+  if (lock.claim == nullptr) {
+    auto [id, made] = claims_.emplace();
+    made.id = id;
+    made.lock = &lock;
+    lock.claim = &made;
+  }
+  Claim& claim = *lock.claim;
   claim.weakening = false;
-  claim.error = LockErrc::kOk;
   claim.asked_for = owner.id;
   // Until the grant the owner holds what it has, and it may not come to the grant.
-  if (owner.holding) need = join(need, owner.held.mode);
-  backend.acquire(claim.id, lock.space->name, lock.name, need, request.now);
+  acquire(claim, owner.holding ? join(need, owner.held.mode) : need, request.now);
+  if (ready(claim)) return LockErrc::kOk;
+  if (claim.asking) return std::nullopt;
+  // A grant of too little is none.
+  const LockErrc why = claim.error == LockErrc::kOk ? LockErrc::kNotSupported : claim.error;
+  if (claim.mode == Mode::kNL) forget(claim);
+  return why;
+}
+
+void LockTable::acquire(Claim& claim, Mode mode, bool now) {
+  claim.asking = true;
+  claim.in_call = true;
+  claim.error = LockErrc::kOk;
+  const Lock& lock = *claim.lock;
+  lock.space->backend->acquire(claim.id, lock.space->name, lock.name(), mode, now);
   claim.in_call = false;
-  return ready();
+}
+
+// The backend knows the claim no more; answers that are under way find nothing.
+void LockTable::forget(Claim& claim) {
+  claim.lock->claim = nullptr;
+  claims_.erase(claim.id);
 }
 
 void LockTable::granted(ClaimId id, Mode mode, TokenBlock tokens) {
-  Lock** known = claims_.find(id);
-  if (known == nullptr) return;  // Late: released meanwhile.
-  Lock& lock = **known;
-  lock.claim.asking = false;
-  lock.claim.mode = mode;
-  lock.claim.tokens = tokens;
-  if (lock.claim.in_call) return;
+  Claim* claim = claims_.find(id);
+  if (claim == nullptr) return;  // Late: released meanwhile.
+  claim->asking = false;
+  claim->mode = mode;
+  claim->tokens = tokens;
+  if (claim->in_call) return;
   const Delivery delivery(*this);
-  advance(lock);
+  advance(*claim->lock);
 }
 
 void LockTable::failed(ClaimId id, LockErrc why) {
-  Lock** known = claims_.find(id);
-  if (known == nullptr) return;
-  Lock& lock = **known;
-  lock.claim.asking = false;
-  lock.claim.error = why;
-  const bool in_call = lock.claim.in_call;
-  if (lock.claim.mode == Mode::kNL) {
-    claims_.erase(id);
-    lock.claim.id = ClaimId::kNone;
-  }
-  if (in_call) return;
+  Claim* claim = claims_.find(id);
+  if (claim == nullptr) return;
+  claim->asking = false;
+  claim->error = why;
+  if (claim->in_call) return;
+  Lock& lock = *claim->lock;
+  const OwnerId asked_for = claim->asked_for;
+  if (claim->mode == Mode::kNL) forget(*claim);
   const Delivery delivery(*this);
-  Owner* owner = owners_.find(lock.claim.asked_for);
+  Owner* owner = owners_.find(asked_for);
   if (owner != nullptr && owner->wait) return fail_wait(*owner, why);
   advance(lock);
 }
 
 // Is the claim being asked for on behalf of somebody who waits as long as it takes?
-bool LockTable::asks_patiently(const Claim& claim) const {
-  const Owner* asker = claim.asking ? owners_.find(claim.asked_for) : nullptr;
+bool LockTable::asks_patiently(const Lock& lock) const {
+  const Owner* asker = lock.asking() ? owners_.find(lock.claim->asked_for) : nullptr;
   return asker != nullptr && asker->wait && !asker->wait->request.now;
 }
 
@@ -127,7 +140,7 @@ bool LockTable::asks_patiently(const Claim& claim) const {
 // if there were any; then those behind them may go.
 bool LockTable::refuse_impatient(Lock& lock) {
   if (!lock.queues || lock.queues->impatient == 0) return false;
-  if (lock.claim.asking && !asks_patiently(lock.claim)) return false;
+  if (lock.asking() && !asks_patiently(lock)) return false;
   for (Owner* owner : lock.waiting_in_order()) {
     if (!owner->wait->request.now) continue;
     finish_wait(*owner);
@@ -141,24 +154,22 @@ void LockTable::contended(ClaimId /*claim*/) {
 }
 
 void LockTable::lost(ClaimId id, std::string_view why) {
-  Lock** known = claims_.find(id);
-  if (known == nullptr) return;
-  Lock& lock = **known;
-  claims_.erase(id);
-  lock.claim = {};
+  Claim* claim = claims_.find(id);
+  if (claim == nullptr) return;
+  Lock& lock = *claim->lock;
+  forget(*claim);
   break_lock(lock, why);
 }
 
 // Gives up what the claim holds beyond the need of those who hold locally.
 void LockTable::settle_claim(Lock& lock) {
-  Claim& claim = lock.claim;
-  if (claim.id == ClaimId::kNone || claim.asking) return;
+  if (lock.claim == nullptr || lock.claim->asking) return;
+  Claim& claim = *lock.claim;
   const Mode need = lock.needed(nullptr, {});
   LockBackend& backend = *lock.space->backend;
   if (need == Mode::kNL) {
     const ClaimId id = claim.id;
-    claims_.erase(id);
-    claim = {};
+    forget(claim);
     backend.release(id);
     return;
   }
@@ -168,13 +179,9 @@ void LockTable::settle_claim(Lock& lock) {
     claim.weakening = false;
     return;
   }
-  claim.asking = true;
-  claim.in_call = true;
   claim.weakening = true;
-  claim.error = LockErrc::kOk;
   claim.asked_for = OwnerId::kNone;
-  backend.acquire(claim.id, lock.space->name, lock.name, need, false);
-  claim.in_call = false;
+  acquire(claim, need, false);
 }
 
 // Ends a wait without telling anybody; the caller knows or tells.
@@ -185,9 +192,9 @@ void LockTable::finish_wait(Owner& owner) {
   if (owner.wait->timer != TimerId::kNone) timers_.cancel(owner.wait->timer);
   quota.give(owner.wait->client.uid, Quota::kWaiters);
   owner.wait.reset();
-  if (lock.claim.asking && !lock.claim.in_call && lock.claim.asked_for == owner.id) {
-    lock.claim.asked_for = OwnerId::kNone;
-    lock.space->backend->cancel(lock.claim.id);
+  if (lock.asking() && !lock.claim->in_call && lock.claim->asked_for == owner.id) {
+    lock.claim->asked_for = OwnerId::kNone;
+    lock.space->backend->cancel(lock.claim->id);
   }
   note_change(lock);
 }
@@ -204,10 +211,7 @@ void LockTable::drop(Owner& owner) {
   if (!owner.holding) return;
   Lock& lock = *owner.lock;
   if (owner.held.above_null()) {
-    const Duration held = timers_.now() - owner.since;
-    ++lock.stats.holds;
-    lock.stats.hold_total += held;
-    lock.stats.hold_max = std::max(lock.stats.hold_max, held);
+    lock.stats.was_held(timers_.now() - owner.since);
     quota.give(owner.client.uid, Quota::kNames);
     graph_.dropped(owner.client.pid);
   }
@@ -243,6 +247,14 @@ void LockTable::erase(Owner& owner) {
 void LockTable::note_change(Lock& lock) {
   ++lock.changes;
   if (lock.watched && (changed_.empty() || changed_.back() != &lock)) changed_.push_back(&lock);
+  Claim* claim = lock.claim;
+  if (claim != nullptr && !claim->undescribed && lock.space->backend->traits().other_nodes) {
+    claim->undescribed = true;
+    undescribed_.push_back(claim->id);
+    if (undescribed_.size() == 1) {
+      timers_.schedule(timers_.now() + kDescribeAfter, [this] { describe_claims(); });
+    }
+  }
 }
 
 OwnerExtras& LockTable::extras(Owner& owner) {

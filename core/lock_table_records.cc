@@ -53,38 +53,10 @@ Lock& LockTable::record(Lockspace& space, std::string_view name) {
   if (it == space.locks.end()) {
     it = space.locks.try_emplace(std::string(name)).first;
     it->second.space = &space;
-    it->second.name = it->first;
+    it->second.key = &it->first;
   }
   unlink_idle(it->second);
   return it->second;
-}
-
-LockErrc LockTable::pin(Lockspace& space, std::string_view name, Client client, bool allocated) {
-  const Delivery delivery(*this);
-  const Lock* known = find(space, name);
-  if (known != nullptr && known->pin) {
-    if (allocated) return LockErrc::kExists;
-    return LockErrc::kOk;
-  }
-  if (!quota.take(client.uid, Quota::kNames)) return LockErrc::kLimit;
-  Lock& lock = record(space, name);
-  lock.pin = std::make_unique<Pin>(Pin{client.uid, 0666, allocated});
-  note_change(lock);
-  return LockErrc::kOk;
-}
-
-void LockTable::unpin(Lock& lock) {
-  if (!lock.pin) return;
-  const Delivery delivery(*this);
-  quota.give(lock.pin->uid, Quota::kNames);
-  uint64_t number = 0;
-  if (std::from_chars(lock.name.data(), lock.name.data() + lock.name.size(), number).ec ==
-      std::errc()) {
-    lock.space->lowest_free = std::min(lock.space->lowest_free, number);
-  }
-  lock.pin.reset();
-  note_change(lock);
-  collect(lock);
 }
 
 void LockTable::write_lvb(Lock& lock, std::string_view value) {
@@ -97,7 +69,7 @@ void LockTable::write_lvb(Lock& lock, std::string_view value) {
 
 // A record that nobody has open or pinned is kept a while for its statistics alone.
 void LockTable::collect(Lock& lock) {
-  if (lock.owners != 0 || lock.pin || lock.claim.id != ClaimId::kNone || lock.idle) return;
+  if (lock.owners != 0 || lock.pin || lock.claim != nullptr || lock.idle) return;
   lock.lvb.reset();
   lock.slot_size = 0;
   lock.watched = false;
@@ -112,7 +84,7 @@ void LockTable::collect(Lock& lock) {
     unlink_idle(oldest);
     std::erase(changed_, &oldest);
     auto& locks = oldest.space->locks;
-    locks.erase(locks.find(oldest.name));
+    locks.erase(locks.find(oldest.name()));
   }
 }
 

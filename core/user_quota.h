@@ -16,13 +16,20 @@ class UserQuota {
  public:
   std::array<uint64_t, 3> limits = {65536, 16384, 65536};
 
+  bool may_take(uid_t uid, Quota what) const {
+    const auto user = used_.find(uid);
+    const auto i = static_cast<size_t>(what);
+    return uid == 0 || (user == used_.end() ? 0 : user->second.at(i)) < limits.at(i);
+  }
   /// False, and nothing taken, when the user has all it may have.
   bool take(uid_t uid, Quota what) {
-    if (uid == 0) return true;
-    uint64_t& used = used_[uid].at(static_cast<size_t>(what));
-    if (used >= limits.at(static_cast<size_t>(what))) return false;
-    ++used;
+    if (!may_take(uid, what)) return false;
+    add(uid, what);
     return true;
+  }
+  /// Counts what cannot be refused any more.
+  void add(uid_t uid, Quota what) {
+    if (uid != 0) ++used_[uid].at(static_cast<size_t>(what));
   }
   void give(uid_t uid, Quota what) {
     if (uid == 0) return;

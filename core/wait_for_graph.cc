@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "core/wait_for_graph.h"
 
+#include <algorithm>
 #include <unordered_set>
+#include <utility>
 
 namespace lockfs {
 
@@ -10,9 +12,25 @@ void WaitForGraph::dropped(pid_t pid) {
   if (it != holds_.end() && --it->second == 0) holds_.erase(it);
 }
 
-void WaitForGraph::waits(Owner& owner) { waiting_.emplace(owner.wait->process, &owner); }
+void WaitForGraph::waits(Owner& owner) {
+  Owner*& last = waiting_[owner.wait->process];
+  owner.wait->same_prev = last;
+  if (last != nullptr) last->wait->same_next = &owner;
+  last = &owner;
+}
 
-void WaitForGraph::waits_no_more(Owner& owner) { waiting_.erase({owner.wait->process, &owner}); }
+void WaitForGraph::waits_no_more(Owner& owner) {
+  Wait& wait = *owner.wait;
+  if (wait.same_prev != nullptr) wait.same_prev->wait->same_next = wait.same_next;
+  if (wait.same_next != nullptr) {
+    wait.same_next->wait->same_prev = wait.same_prev;
+  } else if (wait.same_prev != nullptr) {
+    waiting_[wait.process] = wait.same_prev;
+  } else {
+    waiting_.erase(wait.process);
+  }
+  wait.same_prev = wait.same_next = nullptr;
+}
 
 bool WaitForGraph::deadlocked(Owner& owner) const {
   const pid_t process = owner.wait->process;
@@ -50,11 +68,10 @@ bool WaitForGraph::search(Owner& start, bool certain) const {
         const size_t descriptions = blocker.lock == start.lock ? 2 : 1;
         return stuck(process, blocker, descriptions, certain);
       }
-      auto at = waiting_.lower_bound({process, nullptr});
-      const auto waits_too = [&] { return at != waiting_.end() && at->first == process; };
-      if (!waits_too() || !stuck(process, blocker, 1, certain)) return false;
-      for (; waits_too(); ++at) {
-        if (seen.insert(at->second).second) open.push_back(at->second);
+      const auto waits_too = waiting_.find(process);
+      if (waits_too == waiting_.end() || !stuck(process, blocker, 1, certain)) return false;
+      for (Owner* at = waits_too->second; at != nullptr; at = at->wait->same_prev) {
+        if (seen.insert(at).second) open.push_back(at);
       }
       return false;
     });
@@ -64,14 +81,19 @@ bool WaitForGraph::search(Owner& start, bool certain) const {
 
 std::vector<WaitForGraph::Row> WaitForGraph::rows() const {
   std::vector<Row> rows;
-  for (const auto& [process, owner] : waiting_) {
-    Row row{owner, {}, process != 0 && holds_.contains(process) && search(*owner, false)};
-    owner->lock->any_blocker(*owner, [&](Owner& blocker) {
-      row.blockers.push_back(&blocker);
-      return row.blockers.size() >= kMaxBlockers;
-    });
-    rows.push_back(std::move(row));
+  for (const auto& [process, last] : waiting_) {
+    for (Owner* owner = last; owner != nullptr; owner = owner->wait->same_prev) {
+      Row row{owner, {}, process != 0 && holds_.contains(process) && search(*owner, false)};
+      owner->lock->any_blocker(*owner, [&](Owner& blocker) {
+        row.blockers.push_back(&blocker);
+        return row.blockers.size() >= kMaxBlockers;
+      });
+      rows.push_back(std::move(row));
+    }
   }
+  std::sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) {
+    return a.waiter->wait->sequence < b.waiter->wait->sequence;
+  });
   return rows;
 }
 

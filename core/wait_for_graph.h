@@ -2,9 +2,7 @@
 #pragma once
 #include <sys/types.h>
 
-#include <set>
 #include <unordered_map>
-#include <utility>
 #include <vector>
 
 #include "core/lock.h"
@@ -35,7 +33,7 @@ class WaitForGraph {
     bool cycle = false;  ///< It waits for itself if no thread of the processes can release.
   };
   static constexpr size_t kMaxBlockers = 16;
-  std::vector<Row> rows() const;
+  std::vector<Row> rows() const;  ///< Those who wait longest first.
 
  private:
   bool search(Owner& start, bool certain) const;
@@ -43,7 +41,7 @@ class WaitForGraph {
 
   Processes& processes_;
   std::unordered_map<pid_t, uint32_t> holds_;
-  std::set<std::pair<pid_t, Owner*>> waiting_;  ///< One process may have many.
+  std::unordered_map<pid_t, Owner*> waiting_;  ///< The last of each process that began to wait.
 };
 
 }  // namespace lockfs

@@ -3,11 +3,12 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
-#include <algorithm>
 #include <array>
+#include <memory>
+#include <unordered_set>
 
+#include "core/lock_name.h"
 #include "fs/lock_fs.h"
-#include "fs/lock_name.h"
 
 namespace lockfs {
 namespace {
@@ -39,7 +40,8 @@ const std::vector<LockFs::ControlVerb>& LockFs::control_verbs() {
   return verbs;
 }
 
-void LockFs::control_write(fuse_req_t req, Handle& handle, std::string_view data) {
+void LockFs::control_write(fuse_req_t req, HandleId id, std::string_view data) {
+  const Handle& handle = *handles_.find(id);
   Lockspace* space = space_of(handle);
   if (NodeTable::kind(handle.node) != NodeKind::kControl || space == nullptr) {
     return void(fuse_reply_err(req, EPERM));
@@ -49,163 +51,210 @@ void LockFs::control_write(fuse_req_t req, Handle& handle, std::string_view data
   const Client writer = client_of(req);
   const Client& opener = handle.opener;
   const Client client = owns(opener, *space) ? writer : Client{writer.pid, opener.uid, opener.gid};
-  const Answer answer = control(*space, client, data);
-  if (answer) {
-    handle.answer = *answer;
-    return void(fuse_reply_write(req, data.size()));
-  }
-  if (answer.error().why == LockErrc::kNotYours) {
-    spdlog::warn("'{}' in lockspace {} refused to uid {} pid {}: {}", data, space->name, client.uid,
-                 client.pid, answer.error().words);
-  }
-  handle.answer = said("error: " + answer.error().words);
-  fuse_reply_err(req, to_errno(answer.error().why));
+  control(*space, client, data,
+          [this, req, id, client, space = space->name, text = std::string(data)](Answer answer) {
+            Handle* asked = handles_.find(id);
+            if (asked != nullptr) {
+              asked->answer = answer ? *answer : said("error: " + answer.error().words);
+            }
+            if (answer) return void(fuse_reply_write(req, text.size()));
+            if (answer.error().why == LockErrc::kNotYours) {
+              spdlog::warn("'{}' in lockspace {} refused to uid {} pid {}: {}", text, space,
+                           client.uid, client.pid, answer.error().words);
+            }
+            fuse_reply_err(req, to_errno(answer.error().why));
+          });
 }
 
-LockFs::Answer LockFs::control(Lockspace& space, const Client& client, std::string_view text) {
+void LockFs::control(Lockspace& space, const Client& client, std::string_view text,
+                     const Reply& reply) {
   if (text.size() > kMaxCommand) {
-    return refuse(LockErrc::kInvalid,
-                  "a command has at most 4096 bytes, this one " + std::to_string(text.size()));
+    return reply(refuse(LockErrc::kInvalid, "a command has at most 4096 bytes, this one " +
+                                                std::to_string(text.size())));
   }
   if (!text.empty() && text.back() == '\n') text.remove_suffix(1);
   const auto words = split_words(text);
-  if (!words) return refuse(LockErrc::kInvalid, words.error());
-  if (words->empty()) return refuse(LockErrc::kInvalid, "an empty command");
+  if (!words) return reply(refuse(LockErrc::kInvalid, words.error()));
+  if (words->empty()) return reply(refuse(LockErrc::kInvalid, "an empty command"));
   const std::vector<std::string> arguments(words->begin() + 1, words->end());
   std::string usages;
   for (const ControlVerb& verb : control_verbs()) {
     usages += (usages.empty() ? "" : " | ") + std::string(verb.usage);
     if (words->front() != verb.name) continue;
     if (arguments.size() < verb.least || arguments.size() > verb.most) {
-      return refuse(LockErrc::kInvalid, "it is: " + std::string(verb.usage));
+      return reply(refuse(LockErrc::kInvalid, "it is: " + std::string(verb.usage)));
     }
-    Answer answer = (this->*verb.run)(space, client, arguments);
-    if (!answer) answer.error().words.insert(0, std::string(verb.name) + ": ");
-    return answer;
+    return (this->*verb.run)(space, client, arguments, [reply, name = verb.name](Answer answer) {
+      if (!answer) answer.error().words.insert(0, std::string(name) + ": ");
+      reply(std::move(answer));
+    });
   }
-  return refuse(LockErrc::kInvalid,
-                "unknown command '" + words->front() + "'; commands: " + usages);
+  reply(
+      refuse(LockErrc::kInvalid, "unknown command '" + words->front() + "'; commands: " + usages));
 }
 
-LockFs::Answer LockFs::control_allocate(Lockspace& space, const Client& client,
-                                        const Arguments& arguments) {
-  std::string id;
-  if (!arguments.empty()) {
-    const auto number = parse_number(arguments[0], 0, space.capacity - 1);
-    if (!number) return refuse(LockErrc::kInvalid, number.error());
-    id = std::to_string(*number);
-    const Lock* lock = table_.find(space, id);
-    if (lock != nullptr && lock->pin) return refuse(LockErrc::kExists, id + " is taken");
-  } else {
-    uint64_t number = space.lowest_free;
-    for (; number < space.capacity; ++number) {
-      const Lock* lock = table_.find(space, std::to_string(number));
-      if (lock == nullptr || !lock->visible()) break;
-      // Only a pin is sure to report its end, in unpin().
-      if (lock->pin && number == space.lowest_free) ++space.lowest_free;
-    }
-    if (number >= space.capacity) {
-      return refuse(LockErrc::kExhausted,
-                    fmt::format("all {} numbers of this lockspace are taken", space.capacity));
-    }
-    id = std::to_string(number);
-  }
-  const LockErrc result = table_.pin(space, id, client, true);
-  if (result != LockErrc::kOk) return refuse_pin(result, client);
-  return said(id);
+// What became of a pin; on success the answer is `answer`.
+LockFs::Answer LockFs::pinned(LockErrc result, const Client& client, const std::string& answer) {
+  if (result == LockErrc::kOk) return answer;
+  if (result != LockErrc::kLimit) return refuse(result, make_error_code(result).message());
+  spdlog::warn("pin refused to uid {} pid {}: max_names_per_user={} is reached", client.uid,
+               client.pid, options_.max_names_per_user);
+  return refuse(result, "your limit of names is reached");
 }
 
-LockFs::Answer LockFs::control_free(Lockspace& space, const Client& client,
-                                    const Arguments& arguments) {
+void LockFs::control_allocate(Lockspace& space, const Client& client, const Arguments& arguments,
+                              const Reply& reply) {
+  if (arguments.empty()) {
+    // What other nodes have allocated and hold is known after a look.
+    return table_.look_all(
+        space, [=, this, id = space.id](LockErrc /*result*/, const std::vector<RemoteLock>& locks) {
+          std::unordered_set<std::string> elsewhere;
+          for (const RemoteLock& lock : locks) elsewhere.insert(lock.name);
+          allocate(id, elsewhere, client, reply);
+        });
+  }
+  const auto number = parse_number(arguments[0], 0, space.capacity - 1);
+  if (!number) return reply(refuse(LockErrc::kInvalid, number.error()));
+  const std::string name = std::to_string(*number);
+  table_.pin(space, name, {client.uid, 0666, true}, true, [=, this](LockErrc result) {
+    if (result == LockErrc::kExists) return reply(refuse(result, name + " is taken"));
+    reply(pinned(result, client, said(name)));
+  });
+}
+
+// The lowest number that nobody has, here or `elsewhere`; if another node is faster, the next.
+void LockFs::allocate(uint32_t space_id, const std::unordered_set<std::string>& elsewhere,
+                      const Client& client, const Reply& reply) {
+  Lockspace* space = table_.find_lockspace(space_id);
+  if (space == nullptr) return reply(refuse(LockErrc::kNotFound, "the lockspace is gone"));
+  uint64_t number = space->lowest_free;
+  for (; number < space->capacity; ++number) {
+    const std::string name = std::to_string(number);
+    const Lock* lock = table_.find(*space, name);
+    if ((lock == nullptr || !lock->visible()) && !elsewhere.contains(name)) break;
+    // Only a pin is sure to report its end.
+    if (lock != nullptr && lock->pin && number == space->lowest_free) ++space->lowest_free;
+  }
+  if (number >= space->capacity) {
+    return reply(
+        refuse(LockErrc::kExhausted,
+               fmt::format("all {} numbers of this lockspace are taken", space->capacity)));
+  }
+  const std::string name = std::to_string(number);
+  table_.pin(*space, name, {client.uid, 0666, true}, true,
+             [=, this, taken = elsewhere](LockErrc result) mutable {
+               if (result != LockErrc::kExists) return reply(pinned(result, client, said(name)));
+               taken.insert(name);
+               allocate(space_id, taken, client, reply);
+             });
+}
+
+// Takes a pin away if it is the client's, or the client owns the lockspace.
+void LockFs::unpin_own(Lockspace& space, const std::string& name, const Client& client,
+                       const Reply& reply) {
+  const Lock& lock = *table_.find(space, name);
+  if (client.uid != lock.pin->uid && !owns(client, space)) {
+    return reply(refuse(LockErrc::kNotYours,
+                        fmt::format("'{}' was {} by uid {}", name,
+                                    lock.pin->allocated ? "allocated" : "pinned", lock.pin->uid)));
+  }
+  table_.unpin(space, name, [=, this](LockErrc result) { reply(pinned(result, client, "")); });
+}
+
+void LockFs::control_free(Lockspace& space, const Client& client, const Arguments& arguments,
+                          const Reply& reply) {
   const auto number = parse_number(arguments[0], 0, UINT64_MAX);
-  if (!number) return refuse(LockErrc::kInvalid, number.error());
-  Lock* lock = table_.find(space, std::to_string(*number));
-  if (lock == nullptr || !lock->pin || !lock->pin->allocated) {
-    return refuse(LockErrc::kNotFound, arguments[0] + " is not allocated");
-  }
-  if (client.uid != lock->pin->uid && !owns(client, space)) {
-    return refuse(LockErrc::kNotYours,
-                  fmt::format("{} was allocated by uid {}", arguments[0], lock->pin->uid));
-  }
-  table_.unpin(*lock);
-  return "";
+  if (!number) return reply(refuse(LockErrc::kInvalid, number.error()));
+  const std::string name = std::to_string(*number);
+  table_.look(space, name, [=, this, id = space.id](LockErrc /*result*/, const RemoteLock&) {
+    Lockspace* seen = table_.find_lockspace(id);
+    const Lock* lock = seen != nullptr ? table_.find(*seen, name) : nullptr;
+    if (lock == nullptr || !lock->pin || !lock->pin->allocated) {
+      return reply(refuse(LockErrc::kNotFound, name + " is not allocated"));
+    }
+    unpin_own(*seen, name, client, reply);
+  });
 }
 
-LockFs::Answer LockFs::control_free_all(Lockspace& space, const Client& client,
-                                        const Arguments& /*arguments*/) {
-  if (!owns(client, space)) return not_owner(space);
-  std::vector<Lock*> allocated;
-  for (auto& [name, lock] : space.locks) {
-    if (lock.pin && lock.pin->allocated) allocated.push_back(&lock);
-  }
-  for (Lock* lock : allocated) table_.unpin(*lock);
-  return said(std::to_string(allocated.size()));
+void LockFs::control_free_all(Lockspace& space, const Client& client,
+                              const Arguments& /*arguments*/, const Reply& reply) {
+  if (!owns(client, space)) return reply(not_owner(space));
+  table_.look_all(space, [=, this, id = space.id](LockErrc, const std::vector<RemoteLock>&) {
+    Lockspace* seen = table_.find_lockspace(id);
+    std::vector<std::string> allocated;
+    if (seen == nullptr) return reply(said("0"));
+    for (auto& [name, lock] : seen->locks) {
+      if (lock.pin && lock.pin->allocated) allocated.push_back(name);
+    }
+    const auto left = std::make_shared<size_t>(allocated.size());
+    const std::string answer = said(std::to_string(allocated.size()));
+    if (allocated.empty()) return reply(answer);
+    for (const std::string& name : allocated) {
+      table_.unpin(*seen, name, [left, reply, answer](LockErrc /*result*/) {
+        if (--*left == 0) reply(answer);
+      });
+    }
+  });
 }
 
-LockFs::Answer LockFs::control_pin(Lockspace& space, const Client& client,
-                                   const Arguments& arguments) {
+void LockFs::control_pin(Lockspace& space, const Client& client, const Arguments& arguments,
+                         const Reply& reply) {
   const std::string& file = arguments[0];
   const std::string name = lock_name(file);
   const bool taken = file == ".ctl" || file == "." || file == "..";
   if (name.empty() || name.size() > space.backend->traits().max_name_bytes || taken ||
       file.find('/') != std::string::npos) {
-    return refuse(LockErrc::kInvalid, "'" + file + "' cannot be the name of a lock here");
+    return reply(refuse(LockErrc::kInvalid, "'" + file + "' cannot be the name of a lock here"));
   }
-  const LockErrc result = table_.pin(space, name, client, false);
-  if (result != LockErrc::kOk) return refuse_pin(result, client);
-  return "";
+  table_.pin(space, name, {client.uid, 0666, false}, true, [=, this](LockErrc result) {
+    reply(pinned(result == LockErrc::kExists ? LockErrc::kOk : result, client, ""));
+  });
 }
 
-LockFs::Answer LockFs::refuse_pin(LockErrc why, const Client& client) {
-  spdlog::warn("pin refused to uid {} pid {}: max_names_per_user={} is reached", client.uid,
-               client.pid, options_.max_names_per_user);
-  return refuse(why, "your limit of names is reached");
+void LockFs::control_unpin(Lockspace& space, const Client& client, const Arguments& arguments,
+                           const Reply& reply) {
+  const std::string name = lock_name(arguments[0]);
+  table_.look(space, name,
+              [=, this, id = space.id, file = arguments[0]](LockErrc, const RemoteLock&) {
+                Lockspace* seen = table_.find_lockspace(id);
+                const Lock* lock = seen != nullptr ? table_.find(*seen, name) : nullptr;
+                if (lock == nullptr || !lock->pin) {
+                  return reply(refuse(LockErrc::kNotFound, "'" + file + "' is not pinned"));
+                }
+                unpin_own(*seen, name, client, reply);
+              });
 }
 
-LockFs::Answer LockFs::control_unpin(Lockspace& space, const Client& client,
-                                     const Arguments& arguments) {
-  Lock* lock = table_.find(space, lock_name(arguments[0]));
-  if (lock == nullptr || !lock->pin) {
-    return refuse(LockErrc::kNotFound, "'" + arguments[0] + "' is not pinned");
-  }
-  if (client.uid != lock->pin->uid && !owns(client, space)) {
-    return refuse(LockErrc::kNotYours,
-                  fmt::format("'{}' was pinned by uid {}", arguments[0], lock->pin->uid));
-  }
-  table_.unpin(*lock);
-  return "";
-}
-
-LockFs::Answer LockFs::control_break(Lockspace& space, const Client& client,
-                                     const Arguments& arguments) {
-  if (!owns(client, space)) return not_owner(space);
+void LockFs::control_break(Lockspace& space, const Client& client, const Arguments& arguments,
+                           const Reply& reply) {
+  if (!owns(client, space)) return reply(not_owner(space));
   Lock* lock = table_.find(space, lock_name(arguments[0]));
   if (lock == nullptr || !lock->held()) {
-    return refuse(LockErrc::kNotFound, "'" + arguments[0] + "' is not held");
+    return reply(refuse(LockErrc::kNotFound, "'" + arguments[0] + "' is not held"));
   }
   std::string why;
   for (size_t i = 1; i < arguments.size(); ++i) why += " " + arguments[i];
-  spdlog::warn("break {}/{} ({}) by uid {} pid {}:{}", space.name, lock->name,
+  spdlog::warn("break {}/{} ({}) by uid {} pid {}:{}", space.name, lock->name(),
                holders_in_words(*lock), client.uid, client.pid,
                why.empty() ? " no reason given" : why);
   const size_t count =
       table_.break_lock(*lock, fmt::format("broken by uid {} pid {}{}{}", client.uid, client.pid,
                                            why.empty() ? "" : ":", why));
-  return said(std::to_string(count));
+  return reply(said(std::to_string(count)));
 }
 
-LockFs::Answer LockFs::control_capacity(Lockspace& space, const Client& client,
-                                        const Arguments& arguments) {
-  if (arguments.empty()) return said(std::to_string(space.capacity));
+void LockFs::control_capacity(Lockspace& space, const Client& client, const Arguments& arguments,
+                              const Reply& reply) {
+  if (arguments.empty()) return reply(said(std::to_string(space.capacity)));
   const auto number = parse_number(arguments[0], 1, 100000000);
-  if (!number) return refuse(LockErrc::kInvalid, number.error());
-  if (!owns(client, space)) return not_owner(space);
+  if (!number) return reply(refuse(LockErrc::kInvalid, number.error()));
+  if (!owns(client, space)) return reply(not_owner(space));
   space.capacity = *number;
-  return said(std::to_string(space.capacity));
+  return reply(said(std::to_string(space.capacity)));
 }
 
-LockFs::Answer LockFs::control_stats(Lockspace& space, const Client& /*client*/,
-                                     const Arguments& /*arguments*/) {
+void LockFs::control_stats(Lockspace& space, const Client& /*client*/,
+                           const Arguments& /*arguments*/, const Reply& reply) {
   uint64_t held = 0;
   uint64_t waiters = 0;
   uint64_t pinned = 0;
@@ -216,8 +265,8 @@ LockFs::Answer LockFs::control_stats(Lockspace& space, const Client& /*client*/,
     pinned += lock.pin ? 1 : 0;
     allocated += lock.pin && lock.pin->allocated ? 1 : 0;
   }
-  return fmt::format("held: {}\nwaiters: {}\npinned: {}\nallocated: {}\ncapacity: {}\n", held,
-                     waiters, pinned, allocated, space.capacity);
+  reply(fmt::format("held: {}\nwaiters: {}\npinned: {}\nallocated: {}\ncapacity: {}\n", held,
+                    waiters, pinned, allocated, space.capacity));
 }
 
 }  // namespace lockfs

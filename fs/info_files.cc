@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The files of .lockfs.
 #include <algorithm>
+#include <memory>
 
 #include "fs/lock_fs.h"
 
@@ -15,13 +16,13 @@ std::string said(const std::string& words) { return words + "\n"; }
 
 }  // namespace
 
-std::string LockFs::info_text(NodeId node, const Client& reader) {
+void LockFs::info_text(NodeId node, const Client& reader, const TextDone& done) {
   const std::string& file = info_files().at(node - NodeTable::kFirstInfoFile);
-  if (file == "version") return said(LOCKFS_VERSION);
-  if (file == "config") return config_text();
-  if (file == "traits") return traits_text();
-  if (file == "locks.json") return locks_json(reader);
-  return painter_.waits([&](const Lock& lock) { return may_read(reader, lock); });
+  if (file == "version") return done(said(LOCKFS_VERSION));
+  if (file == "config") return done(config_text());
+  if (file == "traits") return done(traits_text());
+  if (file == "locks.json") return locks_json(reader, done);
+  done(painter_.waits([&](const Lock& lock) { return may_read(reader, lock); }));
 }
 
 std::string LockFs::config_text() const {
@@ -46,16 +47,45 @@ std::string LockFs::traits_text() const {
   return out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
-std::string LockFs::locks_json(const Client& reader) {
-  nlohmann::json locks = nlohmann::json::array();
-  for (const auto& [id, space] : table_.lockspaces()) {
-    for (const auto& [name, lock] : space->locks) {
-      if ((lock.visible() || lock.waiters() != 0) && may_read(reader, lock))
-        locks.push_back(painter_.as_json(lock));
-    }
+// Asks about all lockspaces at once; the last answer makes the text.
+void LockFs::locks_json(const Client& reader, const TextDone& done) {
+  struct Asked {
+    size_t left = 0;
+    nlohmann::json locks = nlohmann::json::array();
+  };
+  const auto asked = std::make_shared<Asked>();
+  asked->left = table_.lockspaces().size();
+  std::vector<uint32_t> ids;
+  for (const auto& [id, space] : table_.lockspaces()) ids.push_back(id);
+  for (const uint32_t id : ids) {
+    table_.look_all(*table_.find_lockspace(id), [=, this](LockErrc result,
+                                                          const std::vector<RemoteLock>& remote) {
+      Lockspace* space = table_.find_lockspace(id);
+      if (space != nullptr) add_locks_json(*space, reader, result, remote, asked->locks);
+      if (--asked->left != 0) return;
+      const nlohmann::json all = {{"locks", asked->locks}};
+      done(all.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+    });
   }
-  const nlohmann::json all = {{"locks", locks}};
-  return all.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+void LockFs::add_locks_json(Lockspace& space, const Client& reader, LockErrc result,
+                            const std::vector<RemoteLock>& remote, nlohmann::json& locks) {
+  std::unordered_map<std::string_view, const RemoteLock*> elsewhere;
+  for (const RemoteLock& lock : remote) elsewhere[lock.name] = &lock;
+  const RemoteLock nothing;
+  for (const auto& [name, lock] : space.locks) {
+    const auto known = elsewhere.extract(name);
+    const RemoteLock& other = known ? *known.mapped() : nothing;
+    if (!(lock.visible() || lock.waiters() != 0 || other.held()) || !may_read(reader, lock)) {
+      continue;
+    }
+    locks.push_back(painter_.as_json(space, name, &lock, {result, other}));
+  }
+  if (!may_read(reader, space)) return;
+  for (const auto& [name, other] : elsewhere) {
+    if (other->held()) locks.push_back(painter_.as_json(space, name, nullptr, {result, *other}));
+  }
 }
 
 }  // namespace lockfs

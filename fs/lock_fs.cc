@@ -56,6 +56,7 @@ LockFs::LockFs(EventLoop& loop, const Options& options, Backends backends)
   table_.quota.limits = {options.max_opens_per_user, options.max_waiters_per_user,
                          options.max_names_per_user};
   table_.idle_limit = options.idle_names;
+  table_.host = painter_.host();
   std::map<std::string, LockspaceOptions> spaces = options.lockspaces;
   spaces.try_emplace("default");
   for (const auto& [name, settings] : spaces) {
@@ -174,9 +175,13 @@ bool LockFs::may_write(fuse_req_t req, const Lockspace& space, const Lock* lock)
 }
 
 // As by path: through the lockspace, and the bits that a pin has narrowed.
+bool LockFs::may_read(const Client& client, const Lockspace& space) const {
+  return (bits_for(client, space, space.mode) & 5) == 5;
+}
+
 bool LockFs::may_read(const Client& client, const Lock& lock) const {
   const Lockspace& space = *lock.space;
-  if ((bits_for(client, space, space.mode) & 5) != 5) return false;
+  if (!may_read(client, space)) return false;
   return !lock.pin || (bits_for(client, space, lock.pin->mode) & 4) != 0;
 }
 
@@ -199,7 +204,7 @@ std::string LockFs::holders_in_words(const Lock& lock) {
 }
 
 std::string LockFs::explain(LockErrc result, const Lock& lock, Share want) {
-  const std::string name = lock.space->name + "/" + std::string(lock.name);
+  const std::string name = lock.space->name + "/" + std::string(lock.name());
   switch (result) {
     case LockErrc::kWouldBlock:
     case LockErrc::kTimedOut:

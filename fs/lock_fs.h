@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "core/event_loop.h"
@@ -91,6 +92,7 @@ class LockFs final : public LockObserver {
     HandleId through = HandleId::kNone;
   };
   using PosixKey = std::pair<const Lock*, uint64_t>;
+  using TextDone = std::function<void(std::string)>;
   struct Directory {
     uid_t uid = 0;  ///< Of its opener.
     std::vector<std::pair<std::string, struct stat>> entries;
@@ -98,13 +100,15 @@ class LockFs final : public LockObserver {
 
   /// A command of .ctl: what it answers, or why not.
   using Answer = tl::expected<std::string, Refusal>;
+  using Reply = std::function<void(Answer)>;  ///< Called once, perhaps at once.
   using Arguments = std::vector<std::string>;
   struct ControlVerb {
     std::string_view name;
     std::string_view usage;
     size_t least;  ///< Arguments it takes.
     size_t most;
-    Answer (LockFs::*run)(Lockspace& space, const Client& client, const Arguments& arguments);
+    void (LockFs::*run)(Lockspace& space, const Client& client, const Arguments& arguments,
+                        const Reply& reply);
   };
 
   // lock_fs.cc
@@ -115,6 +119,7 @@ class LockFs final : public LockObserver {
   off_t stream_size(const LockNode& node) const;
   bool may_write(fuse_req_t req, const Lockspace& space, const Lock* lock);
   bool may_read(const Client& client, const Lock& lock) const;
+  bool may_read(const Client& client, const Lockspace& space) const;
   bool owns(const Client& client, const Lockspace& space) const;
   LockBackend& backend_of(const std::string& lockspace);
   Handle* handle(const fuse_file_info* fi) { return handles_.find(HandleId{fi->fh}); }
@@ -129,7 +134,14 @@ class LockFs final : public LockObserver {
                           int& error);
   const Owner* owner_of(const LockNode& node, const Lock* lock, const Client& client);
   void set_lockspace(fuse_req_t req, Lockspace& space, const struct stat& attr, int to_set);
-  int set_lock(const LockNode& node, const Client& client, const struct stat& attr, int to_set);
+  void set_lock(const LockNode& node, const Client& client, const struct stat& attr, int to_set,
+                const std::function<void(int error)>& done);
+  void reply_lookup(fuse_req_t req, uint32_t space, const std::string& name,
+                    const RemoteLock& remote);
+  void unlink_lock(fuse_req_t req, uint32_t space, const std::string& name,
+                   const RemoteLock& remote);
+  void add_locks(const Lockspace& space, const std::vector<RemoteLock>& remote, Directory& dir);
+  void reply_opendir(fuse_req_t req, Directory dir, fuse_file_info fi);
 
   // lock_fs_locks.cc
   bool take_open(const Client& client);
@@ -151,28 +163,43 @@ class LockFs final : public LockObserver {
   // lock_fs_reads.cc
   void note_holder(OwnerId owner);
   void capture_processes();
-  std::string text_of(fuse_req_t req, Handle& handle);
+  void make_text(HandleId id, const Client& reader, const TextDone& done);
+  void reply_text(fuse_req_t req, HandleId id, size_t size, uint64_t at);
   void notify(Handle& handle);
 
   // info_files.cc
-  std::string info_text(NodeId node, const Client& reader);
-  std::string locks_json(const Client& reader);
+  void info_text(NodeId node, const Client& reader, const TextDone& done);
+  void locks_json(const Client& reader, const TextDone& done);
+  void add_locks_json(Lockspace& space, const Client& reader, LockErrc result,
+                      const std::vector<RemoteLock>& remote, nlohmann::json& locks);
   std::string config_text() const;
   std::string traits_text() const;
 
   // control_file.cc
-  void control_write(fuse_req_t req, Handle& handle, std::string_view data);
-  Answer control(Lockspace& space, const Client& client, std::string_view text);
+  void control_write(fuse_req_t req, HandleId id, std::string_view data);
+  void control(Lockspace& space, const Client& client, std::string_view text, const Reply& reply);
   static const std::vector<ControlVerb>& control_verbs();
-  Answer control_allocate(Lockspace& space, const Client& client, const Arguments& arguments);
-  Answer control_free(Lockspace& space, const Client& client, const Arguments& arguments);
-  Answer control_free_all(Lockspace& space, const Client& client, const Arguments& arguments);
-  Answer control_pin(Lockspace& space, const Client& client, const Arguments& arguments);
-  Answer control_unpin(Lockspace& space, const Client& client, const Arguments& arguments);
-  Answer control_break(Lockspace& space, const Client& client, const Arguments& arguments);
-  Answer control_capacity(Lockspace& space, const Client& client, const Arguments& arguments);
-  Answer control_stats(Lockspace& space, const Client& client, const Arguments& arguments);
-  Answer refuse_pin(LockErrc why, const Client& client);
+  void control_allocate(Lockspace& space, const Client& client, const Arguments& arguments,
+                        const Reply& reply);
+  void control_free(Lockspace& space, const Client& client, const Arguments& arguments,
+                    const Reply& reply);
+  void control_free_all(Lockspace& space, const Client& client, const Arguments& arguments,
+                        const Reply& reply);
+  void control_pin(Lockspace& space, const Client& client, const Arguments& arguments,
+                   const Reply& reply);
+  void control_unpin(Lockspace& space, const Client& client, const Arguments& arguments,
+                     const Reply& reply);
+  void control_break(Lockspace& space, const Client& client, const Arguments& arguments,
+                     const Reply& reply);
+  void control_capacity(Lockspace& space, const Client& client, const Arguments& arguments,
+                        const Reply& reply);
+  void control_stats(Lockspace& space, const Client& client, const Arguments& arguments,
+                     const Reply& reply);
+  void allocate(uint32_t space_id, const std::unordered_set<std::string>& elsewhere,
+                const Client& client, const Reply& reply);
+  void unpin_own(Lockspace& space, const std::string& name, const Client& client,
+                 const Reply& reply);
+  Answer pinned(LockErrc result, const Client& client, const std::string& answer);
 
   EventLoop& loop_;
   const Options& options_;

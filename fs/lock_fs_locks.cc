@@ -171,7 +171,7 @@ void LockFs::write(fuse_req_t req, std::string_view data, const fuse_file_info* 
   Handle* handle = handles_.find(id);
   if (handle == nullptr) return void(fuse_reply_err(req, EBADF));
   handle->cursor.fresh = true;
-  if (NodeTable::kind(handle->node) != NodeKind::kLock) return control_write(req, *handle, data);
+  if (NodeTable::kind(handle->node) != NodeKind::kLock) return control_write(req, id, data);
   auto command = parse_command(data);
   if (!command) {
     handle->error = command.error();
@@ -182,7 +182,7 @@ void LockFs::write(fuse_req_t req, std::string_view data, const fuse_file_info* 
 
 void LockFs::run(fuse_req_t req, Handle& handle, HandleId id, Command command, size_t size,
                  bool nonblocking) {
-  const OwnerId owner = handle.owner;
+  const OwnerId owner = own_of(handle)->id;  // What it holds by fcntl, a mode string converts.
   Parked parked{req,  Parked::Kind::kWrite, id, std::move(command.request), client_of(req),
                 size, command.onlost};
   switch (command.verb) {
@@ -212,7 +212,7 @@ void LockFs::run(fuse_req_t req, Handle& handle, HandleId id, Command command, s
       if (result == LockErrc::kNotYours) {
         const Lock& lock = *table_.find(owner)->lock;
         spdlog::warn("resume of {}/{} refused to uid {} pid {}: another user's", lock.space->name,
-                     lock.name, parked.client.uid, parked.client.pid);
+                     lock.name(), parked.client.uid, parked.client.pid);
       }
       return void(fuse_reply_err(req, to_errno(result)));
     }
@@ -234,7 +234,7 @@ void LockFs::lost(OwnerId owner, std::string_view why) {
   const Owner* own = table_.find(owner);
   if (own == nullptr) return;  // It lingered: nobody is there to be told.
   Handle* handle = handles_.find(HandleId{own->tag});
-  spdlog::warn("lock {}/{} lost by uid {} pid {}: {}", own->lock->space->name, own->lock->name,
+  spdlog::warn("lock {}/{} lost by uid {} pid {}: {}", own->lock->space->name, own->lock->name(),
                own->client.uid, own->client.pid, why);
   if (handle == nullptr) return;
   handle->lost_why = why;
@@ -267,7 +267,7 @@ OwnerId LockFs::posix_owner(Handle& handle, HandleId id, uint64_t lock_owner, co
     return known->second.owner;
   }
   if (!make) return OwnerId::kNone;
-  const OwnerId owner = table_.open(*lock->space, lock->name, client, static_cast<uint64_t>(id));
+  const OwnerId owner = table_.open(*lock->space, lock->name(), client, static_cast<uint64_t>(id));
   posix_[{lock, lock_owner}] = {owner, id};
   handle.posix.push_back(lock_owner);
   return owner;
@@ -278,14 +278,15 @@ void LockFs::refuse_lock(fuse_req_t req, Handle& handle) {
   const Lock& lock = *table_.find(handle.owner)->lock;
   const Client client = client_of(req);
   spdlog::warn("lock {}/{} refused to uid {} pid {}: it may not write the lockspace",
-               lock.space->name, lock.name, client.uid, client.pid);
+               lock.space->name, lock.name(), client.uid, client.pid);
   fuse_reply_err(req, EACCES);
 }
 
 void LockFs::flock(fuse_req_t req, const fuse_file_info* fi, int op) {
   const HandleId id{fi->fh};
   Handle* handle = handles_.find(id);
-  if (handle == nullptr || handle->owner == OwnerId::kNone) return void(fuse_reply_err(req, EBADF));
+  if (handle == nullptr) return void(fuse_reply_err(req, EBADF));
+  if (handle->owner == OwnerId::kNone) return void(fuse_reply_err(req, EOPNOTSUPP));  // No lock.
   OwnerId owner = handle->owner;
   // An OFD lock of the same description has the same lock_owner: it is the same lock.
   const auto same = posix_.find({table_.find(owner)->lock, fi->lock_owner});
@@ -306,7 +307,8 @@ void LockFs::flock(fuse_req_t req, const fuse_file_info* fi, int op) {
 void LockFs::setlk(fuse_req_t req, const fuse_file_info* fi, const struct flock& lock, bool sleep) {
   const HandleId id{fi->fh};
   Handle* handle = handles_.find(id);
-  if (handle == nullptr || handle->owner == OwnerId::kNone) return void(fuse_reply_err(req, EBADF));
+  if (handle == nullptr) return void(fuse_reply_err(req, EBADF));
+  if (handle->owner == OwnerId::kNone) return void(fuse_reply_err(req, EOPNOTSUPP));  // No lock.
   if (!whole_file(lock)) {
     handle->error = "lockfs locks whole files only: start 0, length 0; this is a byte range";
     return void(fuse_reply_err(req, EOPNOTSUPP));
@@ -328,7 +330,8 @@ void LockFs::setlk(fuse_req_t req, const fuse_file_info* fi, const struct flock&
 void LockFs::getlk(fuse_req_t req, const fuse_file_info* fi, struct flock lock) {
   const HandleId id{fi->fh};
   Handle* handle = handles_.find(id);
-  if (handle == nullptr || handle->owner == OwnerId::kNone) return void(fuse_reply_err(req, EBADF));
+  if (handle == nullptr) return void(fuse_reply_err(req, EBADF));
+  if (handle->owner == OwnerId::kNone) return void(fuse_reply_err(req, EOPNOTSUPP));  // No lock.
   if (!whole_file(lock)) return void(fuse_reply_err(req, EOPNOTSUPP));
   const OwnerId self = posix_owner(*handle, id, fi->lock_owner, client_of(req), false);
   const Share want{lock.l_type == F_WRLCK ? Mode::kEX : Mode::kPR, 0};

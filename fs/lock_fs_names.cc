@@ -7,8 +7,8 @@
 #include <array>
 #include <cstring>
 
+#include "core/lock_name.h"
 #include "fs/lock_fs.h"
-#include "fs/lock_name.h"
 
 namespace lockfs {
 namespace {
@@ -58,12 +58,33 @@ void LockFs::lookup(fuse_req_t req, NodeId parent, const char* name) {
     if (lock_wanted.size() > space->backend->traits().max_name_bytes) {
       return void(fuse_reply_err(req, ENAMETOOLONG));
     }
-    const Lock* lock = wanted == kControlName ? nullptr : table_.find(*space, lock_wanted);
-    if (wanted == kControlName) entry.ino = NodeTable::control(space->id);
-    if (lock != nullptr && lock->visible()) entry.ino = nodes_.add_lock(space->id, lock_wanted);
+    if (wanted != kControlName) {
+      const Lock* lock = table_.find(*space, lock_wanted);
+      if (lock != nullptr && lock->held()) return reply_lookup(req, space->id, lock_wanted, {});
+      return table_.look(
+          *space, lock_wanted,
+          [this, req, id = space->id, lock_wanted](LockErrc /*result*/, const RemoteLock& remote) {
+            reply_lookup(req, id, lock_wanted, remote);
+          });
+    }
+    entry.ino = NodeTable::control(space->id);
   }
   if (entry.ino == 0) return void(fuse_reply_err(req, ENOENT));
   describe(entry.ino, entry);
+  if (fuse_reply_entry(req, &entry) != 0) nodes_.forget(entry.ino);
+}
+
+// A name is there while it is held, here or elsewhere, or pinned. When nobody can tell what is
+// elsewhere, what is here decides: to take the lock asks again.
+void LockFs::reply_lookup(fuse_req_t req, uint32_t space_id, const std::string& name,
+                          const RemoteLock& remote) {
+  Lockspace* space = table_.find_lockspace(space_id);
+  const Lock* lock = space != nullptr ? table_.find(*space, name) : nullptr;
+  if (space == nullptr || !((lock != nullptr && lock->visible()) || remote.held())) {
+    return void(fuse_reply_err(req, ENOENT));
+  }
+  fuse_entry_param entry{};
+  describe(nodes_.add_lock(space_id, name), entry);
   if (fuse_reply_entry(req, &entry) != 0) nodes_.forget(entry.ino);
 }
 
@@ -82,8 +103,10 @@ void LockFs::setattr(fuse_req_t req, NodeId node, const struct stat& attr, int t
   } else if (kind == NodeKind::kLock) {
     const LockNode* lock = nodes_.lock(node);
     if (lock == nullptr) return void(fuse_reply_err(req, ESTALE));
-    const int error = set_lock(*lock, client_of(req), attr, to_set);
-    if (error != 0) return void(fuse_reply_err(req, error));
+    return set_lock(*lock, client_of(req), attr, to_set, [this, req, node](int error) {
+      if (error != 0) return void(fuse_reply_err(req, error));
+      getattr(req, node);
+    });
   } else if ((to_set & ~FUSE_SET_ATTR_SIZE) != 0) {
     return void(fuse_reply_err(req, EPERM));
   }
@@ -99,24 +122,30 @@ void LockFs::set_lockspace(fuse_req_t req, Lockspace& space, const struct stat& 
 }
 
 // An explicit time pins the name (touch); a size of 0 is the O_TRUNC of shells, and nothing.
-int LockFs::set_lock(const LockNode& node, const Client& client, const struct stat& attr,
-                     int to_set) {
+void LockFs::set_lock(const LockNode& node, const Client& client, const struct stat& attr,
+                      int to_set, const std::function<void(int error)>& done) {
   constexpr int kTimes =
       FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME_NOW | FUSE_SET_ATTR_ATIME_NOW;
   Lockspace* space = table_.find_lockspace(node.space);
-  if (space == nullptr) return ESTALE;
-  if ((to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) != 0) return EPERM;
+  if (space == nullptr) return done(ESTALE);
+  if ((to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) != 0) return done(EPERM);
   if ((to_set & kTimes) != 0) {
-    const LockErrc result = table_.pin(*space, node.name, client, false);
-    if (result != LockErrc::kOk) return to_errno(refuse_pin(result, client).error().why);
+    const auto rest = [=, this, name = node.name, id = node.space](LockErrc result) {
+      if (result != LockErrc::kOk && result != LockErrc::kExists) {
+        return done(to_errno(pinned(result, client, "").error().why));
+      }
+      set_lock({id, name, {}}, client, attr, to_set & ~kTimes, done);
+    };
+    return table_.pin(*space, node.name, {client.uid, 0666, false}, true, rest);
   }
-  if ((to_set & FUSE_SET_ATTR_MODE) != 0) {
-    const Lock* lock = table_.find(*space, node.name);
-    if (lock == nullptr || !lock->pin) return EPERM;  // The lockspace's bits are a free name's.
-    if (client.uid != lock->pin->uid && !owns(client, *space)) return EPERM;
-    lock->pin->mode = attr.st_mode & 0666;
-  }
-  return 0;
+  if ((to_set & FUSE_SET_ATTR_MODE) == 0) return done(0);
+  const Lock* lock = table_.find(*space, node.name);
+  if (lock == nullptr || !lock->pin) return done(EPERM);  // The lockspace's bits are a free name's.
+  if (client.uid != lock->pin->uid && !owns(client, *space)) return done(EPERM);
+  Pin changed = *lock->pin;
+  changed.mode = static_cast<uint16_t>(attr.st_mode & 0666);
+  table_.pin(*space, node.name, changed, false,
+             [done](LockErrc result) { done(to_errno(result)); });
 }
 
 void LockFs::mkdir(fuse_req_t req, NodeId parent, const char* name, mode_t mode) {
@@ -154,17 +183,25 @@ void LockFs::unlink(fuse_req_t req, NodeId parent, const char* name) {
                          ? table_.find_lockspace(NodeTable::space(parent))
                          : nullptr;
   if (space == nullptr || name == kControlName) return void(fuse_reply_err(req, EPERM));
-  Lock* lock = table_.find(*space, lock_name(name));
-  if (lock == nullptr || !lock->visible()) return void(fuse_reply_err(req, ENOENT));
-  if (lock->held()) return void(fuse_reply_err(req, EBUSY));
+  table_.look(
+      *space, lock_name(name),
+      [this, req, id = space->id, lock = lock_name(name)](
+          LockErrc /*result*/, const RemoteLock& remote) { unlink_lock(req, id, lock, remote); });
+}
+
+void LockFs::unlink_lock(fuse_req_t req, uint32_t space_id, const std::string& name,
+                         const RemoteLock& remote) {
+  Lockspace* space = table_.find_lockspace(space_id);
+  const Lock* lock = space != nullptr ? table_.find(*space, name) : nullptr;
+  if (remote.held() || (lock != nullptr && lock->held())) return void(fuse_reply_err(req, EBUSY));
+  if (lock == nullptr || !lock->pin) return void(fuse_reply_err(req, ENOENT));
   const Client client = client_of(req);
   if (client.uid != lock->pin->uid && !owns(client, *space)) {
-    spdlog::warn("rm of {}/{} refused to uid {} pid {}: uid {} pinned it", space->name, lock->name,
+    spdlog::warn("rm of {}/{} refused to uid {} pid {}: uid {} pinned it", space->name, name,
                  client.uid, client.pid, lock->pin->uid);
     return void(fuse_reply_err(req, EPERM));
   }
-  table_.unpin(*lock);
-  fuse_reply_err(req, 0);
+  table_.unpin(*space, name, [req](LockErrc result) { fuse_reply_err(req, to_errno(result)); });
 }
 
 void LockFs::opendir(fuse_req_t req, NodeId node, fuse_file_info* fi) {
@@ -185,14 +222,34 @@ void LockFs::opendir(fuse_req_t req, NodeId node, fuse_file_info* fi) {
     for (const std::string& name : info_files()) add(name, id++);
   } else if (Lockspace* space = table_.find_lockspace(NodeTable::space(node))) {
     add(kControlName, NodeTable::control(space->id));
-    for (const auto& [name, lock] : space->locks) {
-      if (lock.visible()) {
-        dir.entries.emplace_back(file_name(name), lock_attributes(*space, name, &lock));
-      }
-    }
+    return table_.look_all(*space, [this, req, dir = std::move(dir), fi = *fi, id = space->id](
+                                       LockErrc /*result*/, const std::vector<RemoteLock>& remote) {
+      Directory all = dir;
+      const Lockspace* seen = table_.find_lockspace(id);
+      if (seen != nullptr) add_locks(*seen, remote, all);
+      reply_opendir(req, std::move(all), fi);
+    });
   } else {
     return void(fuse_reply_err(req, ENOENT));
   }
+  reply_opendir(req, std::move(dir), *fi);
+}
+
+void LockFs::add_locks(const Lockspace& space, const std::vector<RemoteLock>& remote,
+                       Directory& dir) {
+  for (const auto& [name, lock] : space.locks) {
+    if (!lock.visible()) continue;
+    dir.entries.emplace_back(file_name(name), lock_attributes(space, name, &lock));
+  }
+  for (const RemoteLock& lock : remote) {
+    const auto local = space.locks.find(lock.name);
+    if (!lock.held() || (local != space.locks.end() && local->second.visible())) continue;
+    dir.entries.emplace_back(file_name(lock.name), lock_attributes(space, lock.name, nullptr));
+  }
+}
+
+void LockFs::reply_opendir(fuse_req_t req, Directory dir, fuse_file_info fi_value) {
+  fuse_file_info* fi = &fi_value;
   if (!take_open(client_of(req))) return void(fuse_reply_err(req, ENOLCK));
   fi->fh = directories_.emplace(std::move(dir)).first;
   if (fuse_reply_open(req, fi) != 0) drop_directory(fi->fh);

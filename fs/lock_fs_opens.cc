@@ -7,8 +7,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "core/lock_name.h"
 #include "fs/lock_fs.h"
-#include "fs/lock_name.h"
 
 namespace lockfs {
 

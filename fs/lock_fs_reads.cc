@@ -14,28 +14,42 @@ constexpr auto kCaptureAfter = std::chrono::milliseconds(1);
 
 }  // namespace
 
-std::string LockFs::text_of(fuse_req_t req, Handle& handle) {
+void LockFs::make_text(HandleId id, const Client& reader, const TextDone& done) {
+  Handle& handle = *handles_.find(id);
   switch (NodeTable::kind(handle.node)) {
-    case NodeKind::kInfoFile: return info_text(handle.node, client_of(req));
-    case NodeKind::kControl: return std::exchange(handle.answer, {});
+    case NodeKind::kInfoFile: return info_text(handle.node, reader, done);
+    case NodeKind::kControl: return done(std::exchange(handle.answer, {}));
     default: break;
   }
   const LockNode* node = nodes_.lock(handle.node);
   const Owner* own = own_of(handle);
-  if (node == nullptr || own == nullptr) return {};
+  if (node == nullptr || own == nullptr) return done({});
   handle.seen = own->lock->changes;
-  return painter_.lock(*own->lock->space, node->name, own->lock, own, handle.error,
-                       handle.lost_why);
+  table_.look(*own->lock->space, node->name, [=, this](LockErrc result, const RemoteLock& remote) {
+    const Handle* reading = handles_.find(id);
+    const Owner* self = reading != nullptr ? own_of(*reading) : nullptr;
+    if (self == nullptr) return done({});
+    done(painter_.lock(*self->lock, self, {result, remote}, reading->error, reading->lost_why));
+  });
 }
 
 void LockFs::read(fuse_req_t req, size_t size, off_t offset, const fuse_file_info* fi) {
-  Handle* handle = handles_.find(HandleId{fi->fh});
+  const HandleId id{fi->fh};
+  const Handle* handle = handles_.find(id);
+  if (handle == nullptr) return void(fuse_reply_err(req, EBADF));
+  const auto at = static_cast<uint64_t>(offset);
+  const Cursor& cursor = handle->cursor;
+  if (!cursor.fresh && offset != 0 && at >= cursor.base) return reply_text(req, id, size, at);
+  make_text(id, client_of(req), [=, this](std::string text) {
+    if (Handle* read = handles_.find(id)) read->cursor = {std::move(text), at, false};
+    reply_text(req, id, size, at);
+  });
+}
+
+void LockFs::reply_text(fuse_req_t req, HandleId id, size_t size, uint64_t at) {
+  Handle* handle = handles_.find(id);
   if (handle == nullptr) return void(fuse_reply_err(req, EBADF));
   Cursor& cursor = handle->cursor;
-  const auto at = static_cast<uint64_t>(offset);
-  if (cursor.fresh || offset == 0 || at < cursor.base) {
-    cursor = {text_of(req, *handle), at, false};
-  }
   const size_t start = std::min(static_cast<size_t>(at - cursor.base), cursor.text.size());
   const size_t count = std::min(size, cursor.text.size() - start);
   if (count == 0) cursor.fresh = true;

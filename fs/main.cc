@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <spdlog/spdlog.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -54,8 +55,10 @@ class Parent {
     const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     dup2(null, 0);
     dup2(null, 1);
-    if (isatty(2) == 0) return;
-    log_to_syslog(options_);  // The terminal goes its own way.
+    struct stat err {};
+    fstat(2, &err);
+    if (isatty(2) == 0 && !S_ISFIFO(err.st_mode)) return;
+    log_to_syslog(options_);  // A terminal goes its own way, a pipe's reader waits for its end.
     dup2(null, 2);
   }
 
@@ -83,14 +86,14 @@ int watch_signals(EventLoop& loop) {
 }
 
 tl::expected<std::map<std::string, std::unique_ptr<LockBackend>>, std::string> make_backends(
-    const Options& options) {
+    const Options& options, EventLoop& loop) {
   std::map<std::string, std::unique_ptr<LockBackend>> backends;
   std::map<std::string, std::string> urls = {{"", options.source}};
   for (const auto& [name, space] : options.lockspaces) {
     if (!space.backend.empty()) urls[name] = space.backend;
   }
   for (const auto& [name, url] : urls) {
-    auto made = make_backend(url);
+    auto made = make_backend(url, loop);
     if (!made) return tl::make_unexpected(made.error());
     backends[name] = std::move(*made);
   }
@@ -98,14 +101,14 @@ tl::expected<std::map<std::string, std::unique_ptr<LockBackend>>, std::string> m
 }
 
 int serve(const Options& options, Parent& parent) {
-  auto backends = make_backends(options);
+  EventLoop loop;
+  auto backends = make_backends(options, loop);
   if (!backends) {
     spdlog::error("{}", backends.error());
-    return kUsage;
+    return kFailed;
   }
   LockFs::Backends by_space;
   for (const auto& [name, backend] : *backends) by_space[name] = backend.get();
-  EventLoop loop;
   LockFs fs(loop, options, by_space);
   Session session(loop, fs, options);
   const int signals = watch_signals(loop);

@@ -127,7 +127,7 @@ Wrong read_lockspace_key(LockspaceOptions& space, std::string_view key, const to
   if (key == "backend") {
     if (!value.is_string()) return "backend is a string, the backend's URL";
     space.backend = value.as_string()->get();
-    if (const auto made = make_backend(space.backend); !made) return made.error();
+    if (auto wrong = check_backend_url(space.backend)) return *wrong;
   } else if (key == "mode") {
     if (!value.is_string()) return "mode is a string such as \"0770\"";
     const auto bits = parse_bits(value.as_string()->get());
@@ -284,7 +284,7 @@ tl::expected<Options, OptionsError> parse_options(int argc, const char* const* a
   app.add_flag("-f,--foreground", options.foreground, "stay in the foreground");
   app.add_flag("--check-config", options.check_config, "read all options, say what is wrong, end");
   app.add_flag("-V,--version", options.version, "print the version");
-  const auto fail = [](std::string words, bool help = false) {
+  const auto fail = [](const std::string& words, bool help = false) {
     return tl::make_unexpected(OptionsError{help ? words : printable(words), help});
   };
   try {
@@ -307,7 +307,7 @@ tl::expected<Options, OptionsError> parse_options(int argc, const char* const* a
   if (places.empty() && !options.check_config) return fail("where to? lockfs [SOURCE] MOUNTPOINT");
   if (!places.empty()) options.mountpoint = places.back();
   if (places.size() == 2) options.source = places.front();
-  if (const auto made = make_backend(options.source); !made) return fail(made.error());
+  if (const auto wrong = check_backend_url(options.source)) return fail(*wrong);
   return options;
 }
 

@@ -115,8 +115,8 @@ json stats_of(const LockStats& stats) {
       {"deadlocks", stats.deadlocks},
       {"lost", stats.lost},
       {"wait",
-       {{"mean", mean(stats.wait_total, stats.contended)}, {"max", seconds(stats.wait_max)}}},
-      {"hold", {{"mean", mean(stats.hold_total, stats.holds)}, {"max", seconds(stats.hold_max)}}}};
+       {{"mean", mean(stats.wait_total, stats.contended)}, {"max", stats.wait_max.count()}}},
+      {"hold", {{"mean", mean(stats.hold_total, stats.holds)}, {"max", stats.hold_max.count()}}}};
 }
 
 }  // namespace
@@ -147,8 +147,10 @@ std::chrono::nanoseconds Painter::since_epoch(TimePoint when) const {
   return offset_ + when.time_since_epoch();
 }
 
-std::string Painter::wall(TimePoint when) const {
-  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(since_epoch(when));
+std::string Painter::wall(TimePoint when) const { return wall_of(since_epoch(when)); }
+
+std::string wall_of(std::chrono::nanoseconds since_epoch) {
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(since_epoch);
   const std::time_t whole = ms.count() / 1000;
   std::tm parts{};
   gmtime_r(&whole, &parts);
@@ -207,35 +209,72 @@ json Painter::waiter(const Owner& owner) {
           {"deadline", wait.deadline ? json(wall(*wait.deadline)) : json()}};
 }
 
-json Painter::describe(const Lockspace& space, std::string_view name, const Lock* lock) {
+json Painter::remote(const RemoteClaim& claim) {
+  using std::chrono::nanoseconds;
+  const Presence& who = claim.who;
+  const auto since = nanoseconds(who.since);
+  const nanoseconds now = std::chrono::system_clock::now().time_since_epoch();
+  json out = {{"mode", mode_name(claim.mode)},
+              {"pid", who.pid},
+              {"comm", who.comm},
+              {"uid", who.uid},
+              {"host", who.host.empty() ? "elsewhere" : who.host},
+              {"container", who.container}};
+  if (claim.waiting) return out;
+  out["since"] = who.since != 0 ? json(wall_of(since)) : json();
+  out["held"] = who.since != 0 ? json(seconds(now - since)) : json();
+  out["expires"] = json();
+  out["note"] = who.note;
+  if (who.more != 0) out["more"] = who.more;
+  return out;
+}
+
+json Painter::describe(const Lockspace& space, std::string_view name, const Lock* lock,
+                       const Elsewhere& elsewhere) {
   json out = {{"lock", name}, {"lockspace", space.name}, {"backend", space.backend->traits().name}};
   json holders = json::array();
   json waiters = json::array();
   Share strongest;
   size_t count = 0;
+  size_t waiting = lock != nullptr ? lock->waiters() : 0;
+  uint64_t token = lock != nullptr ? lock->token : 0;
+  const auto holds = [&](Share share) {
+    if (!strongest.above_null() || share.mode > strongest.mode) strongest = share;
+    return ++count <= kMaxListed;
+  };
   for (const Owner* o = lock != nullptr ? lock->first : nullptr; o != nullptr; o = o->next) {
-    if (!strongest.above_null() || o->held.mode > strongest.mode) strongest = o->held;
-    if (++count <= kMaxListed) holders.push_back(holder(*o));
+    if (holds(o->held)) holders.push_back(holder(*o));
   }
   if (lock != nullptr && lock->queues) {
     for (const Owner* o : lock->waiting_in_order()) {
       if (waiters.size() < kMaxListed) waiters.push_back(waiter(*o));
     }
   }
+  for (const RemoteClaim& claim : elsewhere.lock.claims) {
+    token = std::max(token, claim.token);
+    if (!claim.waiting) {
+      if (holds({claim.mode, 0})) holders.push_back(remote(claim));
+    } else if (++waiting; waiters.size() < kMaxListed) {
+      waiters.push_back(remote(claim));
+    }
+  }
   out["mode"] = strongest.above_null() ? share_name(strongest) : "free";
-  out["pinned"] = lock != nullptr && lock->pin != nullptr;
-  out["token"] = lock != nullptr ? lock->token : 0;
+  if (elsewhere.result != LockErrc::kOk) {
+    out["elsewhere"] = "unknown: " + make_error_code(elsewhere.result).message();
+  }
+  out["pinned"] = lock != nullptr && lock->pin.has_value();
+  out["token"] = token;
   out["holders_total"] = count;
   out["holders"] = holders;
-  out["waiters_total"] = lock != nullptr ? lock->waiters() : 0;
+  out["waiters_total"] = waiting;
   out["waiters"] = waiters;
   out["stats"] = stats_of(lock != nullptr ? lock->stats : LockStats{});
   return out;
 }
 
-std::string Painter::lock(const Lockspace& space, std::string_view name, const Lock* lock,
-                          const Owner* self, const std::string& error, const std::string& lost) {
-  json out = describe(space, name, lock);
+std::string Painter::lock(const Lock& lock, const Owner* self, const Elsewhere& elsewhere,
+                          const std::string& error, const std::string& lost) {
+  json out = describe(*lock.space, lock.name(), &lock, elsewhere);
   const bool involved = self != nullptr && (self->holding || self->wait || self->lost);
   if (involved || !error.empty()) {
     json mine = {{"mode", self != nullptr && self->holding ? share_name(self->held) : "none"}};
@@ -249,8 +288,9 @@ std::string Painter::lock(const Lockspace& space, std::string_view name, const L
   return to_yaml(out);
 }
 
-nlohmann::json Painter::as_json(const Lock& lock) {
-  return nlohmann::json(describe(*lock.space, lock.name, &lock));
+nlohmann::json Painter::as_json(const Lockspace& space, std::string_view name, const Lock* lock,
+                                const Elsewhere& elsewhere) {
+  return nlohmann::json(describe(space, name, lock, elsewhere));
 }
 
 std::string Painter::waits(const std::function<bool(const Lock&)>& may_read) {
@@ -258,7 +298,7 @@ std::string Painter::waits(const std::function<bool(const Lock&)>& may_read) {
   for (const WaitForGraph::Row& row : table_.waits()) {
     const Lock& lock = *row.waiter->lock;
     if (!may_read(lock)) continue;
-    json entry = {{"lockspace", lock.space->name}, {"lock", lock.name}};
+    json entry = {{"lockspace", lock.space->name}, {"lock", lock.name()}};
     entry.update(waiter(*row.waiter));
     entry["cycle"] = row.cycle;
     json blockers = json::array();

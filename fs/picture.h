@@ -12,15 +12,22 @@ class Painter {
  public:
   Painter(LockTable& table, Processes& processes, const TimerQueue& timers);
 
-  /// The YAML document of one lock. `lock` may be null: a free name of no interest. `self` is the
-  /// owner that reads on its own descriptor, `error` and `lost` what it is told of itself.
-  std::string lock(const Lockspace& space, std::string_view name, const Lock* lock,
-                   const Owner* self, const std::string& error, const std::string& lost);
-  /// The same facts for programs.
-  nlohmann::json as_json(const Lock& lock);
+  /// What a look beyond this node has shown of a lock.
+  struct Elsewhere {
+    LockErrc result = LockErrc::kOk;
+    const RemoteLock& lock;
+  };
+  /// The YAML document of one lock, for one that has it open: `self` is the owner that reads on its
+  /// own descriptor, `error` and `lost` what it is told of itself.
+  std::string lock(const Lock& lock, const Owner* self, const Elsewhere& elsewhere,
+                   const std::string& error, const std::string& lost);
+  /// The same facts for programs. `lock` may be null: nothing is known of it here.
+  nlohmann::json as_json(const Lockspace& space, std::string_view name, const Lock* lock,
+                         const Elsewhere& elsewhere);
   /// Who waits for whom, as YAML; only of locks that `may_read` admits.
   std::string waits(const std::function<bool(const Lock&)>& may_read);
 
+  const std::string& host() const { return host_; }
   /// Since 1970. The same moment gives the same time again, unless the wall clock was set.
   std::chrono::nanoseconds since_epoch(TimePoint when) const;
   /// "2026-11-26T01:15:27.123Z"
@@ -31,7 +38,9 @@ class Painter {
  private:
   nlohmann::ordered_json holder(const Owner& owner);
   nlohmann::ordered_json waiter(const Owner& owner);
-  nlohmann::ordered_json describe(const Lockspace& space, std::string_view name, const Lock* lock);
+  nlohmann::ordered_json remote(const RemoteClaim& claim);
+  nlohmann::ordered_json describe(const Lockspace& space, std::string_view name, const Lock* lock,
+                                  const Elsewhere& elsewhere);
 
   struct Known {
     pid_t pid = 0;
@@ -45,6 +54,9 @@ class Painter {
   std::unordered_map<OwnerId, Known> known_;
   size_t purge_at_ = 64;  ///< Those of owners that are gone are dropped at this size.
 };
+
+/// A time since 1970 as "2026-11-26T01:15:27.123Z".
+std::string wall_of(std::chrono::nanoseconds since_epoch);
 
 /// A lock's mode as users write it: "EX", "SLOT".
 std::string share_name(Share share);

@@ -137,7 +137,7 @@ void BytesPerIdleName(benchmark::State& state) {
 }
 void BytesPerPinnedName(benchmark::State& state) {
   count_bytes(state, 256, [](World& world, const std::string& name) {
-    world.table.pin(world.space, name, kRoot, false);
+    world.table.pin(world.space, name, {}, true, [](LockErrc) {});
   });
 }
 BENCHMARK(BytesPerHeldLock)->Arg(1000000)->Iterations(1)->Unit(benchmark::kMillisecond);

@@ -160,6 +160,7 @@ class History : public MountTest {
 };
 
 TEST_F(History, OfRandomProcessesKilledAndStoppedIsThatOfALockManager) {
+  if (kUnlikeProcesses != nullptr) GTEST_SKIP() << kUnlikeProcesses;
   const Run run = run_all(static_cast<double>(setting("LOCKFS_CHAOS_SECONDS", 15)));
   expect_all_end();
   report(run);
@@ -177,6 +178,7 @@ TEST_F(History, OfRandomProcessesKilledAndStoppedIsThatOfALockManager) {
 }
 
 TEST_F(History, OfLiarsIsFoundOut) {
+  if (kUnlikeProcesses != nullptr) GTEST_SKIP() << kUnlikeProcesses;
   liar_ = true;
   run_all(2);
   expect_all_end();

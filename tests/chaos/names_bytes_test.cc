@@ -10,7 +10,7 @@
 #include <cerrno>
 #include <nlohmann/json.hpp>
 
-#include "fs/lock_name.h"
+#include "core/lock_name.h"
 #include "tests/chaos/chaos.h"
 #include "tests/fs/mount_test.h"
 

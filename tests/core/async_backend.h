@@ -10,9 +10,28 @@
 
 namespace lockfs {
 
+/// A backend that knows of no other node's claims and of no pins.
+class BlindBackend : public LockBackend {
+ public:
+  void start(ClaimEvents& events) override { events_ = &events; }
+  void describe(ClaimId, const Presence&) override {}
+  void inspect(QueryId query, std::string_view, std::string_view) override { nothing(query); }
+  void list(QueryId query, std::string_view) override { nothing(query); }
+  void pin(QueryId query, std::string_view, std::string_view, const Pin&, bool) override {
+    nothing(query);
+  }
+  void unpin(QueryId query, std::string_view, std::string_view) override { nothing(query); }
+
+ protected:
+  ClaimEvents* events_ = nullptr;
+
+ private:
+  void nothing(QueryId query) { events_->answered(query, LockErrc::kOk, {}); }
+};
+
 /// A backend that answers only when a test tells it to, and notes every verb. It is also the
 /// contract's referee: a verb that the table must not use counts as a breach.
-class AsyncBackend : public LockBackend {
+class AsyncBackend : public BlindBackend {
  public:
   struct Ask {
     ClaimId claim = ClaimId::kNone;
@@ -28,7 +47,6 @@ class AsyncBackend : public LockBackend {
   }
   const LockTraits& traits() const override { return traits_; }
   LockTraits& change_traits() { return traits_; }
-  void start(ClaimEvents& events) override { events_ = &events; }
 
   void acquire(ClaimId claim, std::string_view /*lockspace*/, std::string_view name, Mode mode,
                bool now) override {
@@ -86,7 +104,6 @@ class AsyncBackend : public LockBackend {
   }
 
   LockTraits traits_;
-  ClaimEvents* events_ = nullptr;
 };
 
 }  // namespace lockfs

@@ -83,10 +83,10 @@ TEST_F(LockTableClaim, ABackendWithoutSharedModesIsAskedForExAlone) {
 
 TEST_F(LockTableClaim, IsGivenUpWhenNobodyHolds) {
   const OwnerId owner = granted_owner(Mode::kEX);
-  const ClaimId claim = lock().claim.id;
+  const ClaimId claim = lock().claim->id;
   table.release(owner);
   EXPECT_THAT(released, ElementsAre(claim));
-  EXPECT_EQ(lock().claim.id, ClaimId::kNone);
+  EXPECT_EQ(lock().claim, nullptr);
 }
 
 TEST_F(LockTableClaim, IsKeptForTheNextWaiterHere) {
@@ -116,7 +116,7 @@ TEST_F(LockTableClaim, IsWeakenedWhenTheStrongestLeaves) {
   ASSERT_THAT(asks, SizeIs(1));
   EXPECT_EQ(oldest().mode, Mode::kCR);
   grant();
-  EXPECT_EQ(lock().claim.mode, Mode::kCR);
+  EXPECT_EQ(lock().claimed(), Mode::kCR);
   EXPECT_THAT(asks, IsEmpty());
 }
 
@@ -137,7 +137,7 @@ TEST_F(LockTableClaim, AFailedConversionKeepsWhatWasHeld) {
   fail(LockErrc::kDeadlock);
   EXPECT_THAT(observer.take(), ElementsAre(Answer{owner, LockErrc::kDeadlock}));
   EXPECT_TRUE(holds(owner, Mode::kPR));
-  EXPECT_EQ(lock().claim.mode, Mode::kPR);
+  EXPECT_EQ(lock().claimed(), Mode::kPR);
   EXPECT_THAT(released, IsEmpty());
 }
 
@@ -146,7 +146,7 @@ TEST_F(LockTableClaim, ARefusalAtOnceIsTheAnswer) {
   const OwnerId owner = open();
   EXPECT_EQ(ask(owner, Mode::kEX), LockErrc::kUnreachable);
   EXPECT_TRUE(free(owner));
-  EXPECT_EQ(lock().claim.id, ClaimId::kNone);
+  EXPECT_EQ(lock().claim, nullptr);
   refuse_at_once.reset();
   EXPECT_EQ(ask(owner, Mode::kEX), std::nullopt);
 }
@@ -164,7 +164,7 @@ TEST_F(LockTableClaim, ARefusalAtOnceOfEveryWaiterEndsThemAll) {
 
 TEST_F(LockTableClaim, ACancelIsPassedOnAndMayLoseAgainstTheGrant) {
   const OwnerId owner = waiter(Mode::kEX);
-  const ClaimId claim = lock().claim.id;
+  const ClaimId claim = lock().claim->id;
   table.cancel(owner);
   EXPECT_THAT(observer.take(), ElementsAre(Answer{owner, LockErrc::kInterrupted}));
   EXPECT_TRUE(oldest().cancelled);
@@ -212,7 +212,7 @@ TEST_F(LockTableClaim, ACloseDuringTheAcquireLeavesNothingBehind) {
   table.close(owner);
   EXPECT_TRUE(oldest().cancelled);
   fail(LockErrc::kInterrupted);
-  EXPECT_EQ(lock().claim.id, ClaimId::kNone);
+  EXPECT_EQ(lock().claim, nullptr);
   EXPECT_EQ(table.idle(), 1U);
   EXPECT_THAT(observer.answers, IsEmpty());
 }
@@ -230,7 +230,7 @@ TEST_F(LockTableClaim, ALostClaimTakesTheLockFromAllHolders) {
   const OwnerId a = granted_owner(Mode::kPR);
   const OwnerId b = open();
   EXPECT_EQ(ask(b, Mode::kPR), kOk);
-  events().lost(lock().claim.id, "the server forgot us");
+  events().lost(lock().claim->id, "the server forgot us");
   EXPECT_THAT(observer.losses, ElementsAre(Pair(a, HasSubstr("forgot")), Pair(b, testing::_)));
   EXPECT_FALSE(lock().held());
   EXPECT_THAT(released, IsEmpty()) << "nothing more is owed for it";
@@ -240,7 +240,7 @@ TEST_F(LockTableClaim, ALostClaimTakesTheLockFromAllHolders) {
 TEST_F(LockTableClaim, AfterALossTheWaitersAskAnew) {
   granted_owner(Mode::kEX);
   const OwnerId next = waiter(Mode::kEX);
-  const ClaimId old = lock().claim.id;
+  const ClaimId old = lock().claim->id;
   events().lost(old, "gone");
   ASSERT_THAT(asks, SizeIs(1));
   EXPECT_NE(oldest().claim, old);
@@ -251,7 +251,7 @@ TEST_F(LockTableClaim, AfterALossTheWaitersAskAnew) {
 TEST_F(LockTableClaim, ALossDuringAConversionEndsBoth) {
   const OwnerId owner = granted_owner(Mode::kPR);
   EXPECT_EQ(ask(owner, Mode::kEX), std::nullopt);
-  const ClaimId old = lock().claim.id;
+  const ClaimId old = lock().claim->id;
   asks.clear();  // Nothing more is owed.
   events().lost(old, "gone");
   EXPECT_THAT(observer.take(), ElementsAre(Answer{owner, LockErrc::kLost}));
@@ -260,17 +260,17 @@ TEST_F(LockTableClaim, ALossDuringAConversionEndsBoth) {
 
 TEST_F(LockTableClaim, LateAnswersAboutAClaimThatIsGoneAreHarmless) {
   const OwnerId owner = granted_owner(Mode::kEX);
-  const ClaimId old = lock().claim.id;
+  const ClaimId old = lock().claim->id;
   table.release(owner);
   const OwnerId next = granted_owner(Mode::kPR);
-  EXPECT_NE(lock().claim.id, old);
+  EXPECT_NE(lock().claim->id, old);
   events().granted(old, Mode::kEX, {50, 60});
   events().failed(old, LockErrc::kUnreachable);
   events().lost(old, "late");
   events().contended(old);
   events().granted(ClaimId::kNone, Mode::kEX, {});
   EXPECT_TRUE(holds(next, Mode::kPR));
-  EXPECT_EQ(lock().claim.mode, Mode::kPR);
+  EXPECT_EQ(lock().claimed(), Mode::kPR);
   EXPECT_THAT(observer.losses, IsEmpty());
   EXPECT_THAT(observer.answers, IsEmpty());
 }
@@ -328,7 +328,7 @@ TEST_F(LockTableClaim, AConversionThatIsCancelledLeavesNoClaimWeakerThanWhatIsHe
   table.cancel(owner);
   grant();
   EXPECT_TRUE(holds(owner, Mode::kPR));
-  EXPECT_TRUE(covers(lock().claim.mode, Mode::kPR));
+  EXPECT_TRUE(covers(lock().claimed(), Mode::kPR));
 }
 
 TEST_F(LockTableClaim, MoreTokensAreNotBoughtWithAWeakerClaim) {
@@ -338,7 +338,7 @@ TEST_F(LockTableClaim, MoreTokensAreNotBoughtWithAWeakerClaim) {
   table.cancel(owner);
   grant();
   EXPECT_TRUE(holds(owner, Mode::kEX));
-  EXPECT_EQ(lock().claim.mode, Mode::kEX);
+  EXPECT_EQ(lock().claimed(), Mode::kEX);
 }
 
 TEST_F(LockTableClaim, AGrantAtOnceThatBringsNoTokenIsNotTakenForTheLock) {

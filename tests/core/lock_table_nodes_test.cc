@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/lock_table.h"
+#include "tests/core/async_backend.h"
 #include "tests/core/table_invariants.h"
 #include "tests/core/table_world.h"
 
@@ -121,13 +122,12 @@ class Server {
   uint64_t last_token_ = 0;
 };
 
-struct Node final : LockBackend, LockObserver {
+struct Node final : BlindBackend, LockObserver {
   Node() {
     traits_.name = "toy";
     traits_.other_nodes = true;
   }
   const LockTraits& traits() const override { return traits_; }
-  void start(ClaimEvents& events) override { to_node = &events; }
   void acquire(ClaimId claim, std::string_view, std::string_view name, Mode mode,
                bool now) override {
     up.push_back([this, claim, name = std::string(name), mode, now](Server& server) {
@@ -143,12 +143,12 @@ struct Node final : LockBackend, LockObserver {
   void answered(OwnerId, LockErrc result) override {
     if (result == LockErrc::kOk) ++grants;
   }
+  ClaimEvents& events() { return *events_; }
   void lost(OwnerId, std::string_view) override { ++losses; }
   void changed(const Lock&) override {}
 
   size_t number = 0;
   LockTraits traits_;
-  ClaimEvents* to_node = nullptr;
   std::deque<std::function<void(Server&)>> up;
   std::deque<std::function<void(ClaimEvents&)>> down;
   TimerQueue timers;
@@ -218,7 +218,7 @@ class Cluster {
     if (node.down.empty()) return;
     const auto event = std::move(node.down.front());
     node.down.pop_front();
-    event(*node.to_node);
+    event(node.events());
   }
   void quiet() {
     int rounds = 0;

@@ -28,26 +28,29 @@ TEST_F(LockTableRecords, ALockIsVisibleWhileItIsHeldAboveNull) {
 }
 
 TEST_F(LockTableRecords, APinnedNameIsVisibleUntilItIsUnpinned) {
-  EXPECT_EQ(table.pin(space, "a", kUser, false), kOk);
+  EXPECT_EQ(pin(space, "a", {1000, 0666, false}), kOk);
   EXPECT_TRUE(lock().visible());
   EXPECT_FALSE(lock().held());
   EXPECT_EQ(lock().pin->uid, 1000U);
-  EXPECT_EQ(table.pin(space, "a", kUser, false), kOk) << "a second touch changes nothing";
+  EXPECT_EQ(pin(space, "a", {0, 0666, false}), LockErrc::kExists);
+  EXPECT_EQ(lock().pin->uid, 1000U) << "a second touch changes nothing";
+  EXPECT_EQ(pin(space, "a", {1000, 0600, false}, false), kOk);
+  EXPECT_EQ(lock().pin->mode, 0600) << "changed as asked";
   table.close(holder(Mode::kEX));
   EXPECT_TRUE(lock().visible());
-  table.unpin(lock());
-  table.unpin(lock());
+  EXPECT_EQ(unpin(space, "a"), kOk);
+  EXPECT_EQ(unpin(space, "a"), LockErrc::kNotFound);
   EXPECT_FALSE(lock().visible());
 }
 
 TEST_F(LockTableRecords, AllocateTakesANameOnce) {
-  EXPECT_EQ(table.pin(space, "1", kUser, true), kOk);
+  EXPECT_EQ(pin(space, "1", {1000, 0666, true}), kOk);
   EXPECT_TRUE(lock("1").pin->allocated);
-  EXPECT_EQ(table.pin(space, "1", kUser, true), LockErrc::kExists);
-  EXPECT_EQ(table.pin(space, "1", kUser, false), kOk);
+  EXPECT_EQ(pin(space, "1", {1000, 0666, true}), LockErrc::kExists);
+  EXPECT_EQ(pin(space, "1", {1000, 0666, false}), LockErrc::kExists);
   EXPECT_TRUE(lock("1").pin->allocated);
-  table.unpin(lock("1"));
-  EXPECT_EQ(table.pin(space, "1", kUser, true), kOk);
+  EXPECT_EQ(unpin(space, "1"), kOk);
+  EXPECT_EQ(pin(space, "1", {1000, 0666, true}), kOk);
 }
 
 TEST_F(LockTableRecords, ALockspaceInUseIsBusy) {
@@ -57,9 +60,9 @@ TEST_F(LockTableRecords, ALockspaceInUseIsBusy) {
   const OwnerId owner = table.open(other, "a", kUser);
   EXPECT_EQ(table.remove_lockspace(other), LockErrc::kBusy);
   table.close(owner);
-  EXPECT_EQ(table.pin(other, "b", kUser, false), kOk);
+  EXPECT_EQ(pin(other, "b", {1000, 0666, false}), kOk);
   EXPECT_EQ(table.remove_lockspace(other), LockErrc::kBusy);
-  table.unpin(*table.find(other, "b"));
+  EXPECT_EQ(unpin(other, "b"), kOk);
   EXPECT_EQ(table.idle(), 2U);
   EXPECT_EQ(table.remove_lockspace(other), kOk);
   EXPECT_EQ(table.idle(), 0U);
@@ -91,13 +94,13 @@ TEST_F(LockTableRecords, NamesInUseAreNotCollected) {
   table.idle_limit = 0;
   const OwnerId owner = holder(Mode::kEX, kNobody, "held");
   const OwnerId opened = open(kNobody, "open");
-  EXPECT_EQ(table.pin(space, "pinned", kUser, false), kOk);
+  EXPECT_EQ(pin(space, "pinned", {1000, 0666, false}), kOk);
   for (int i = 0; i < 10; ++i) table.close(holder(Mode::kEX, kNobody, "x" + std::to_string(i)));
   EXPECT_EQ(space.locks.size(), 3U);
   EXPECT_EQ(table.idle(), 0U);
   table.close(owner);
   table.close(opened);
-  table.unpin(lock("pinned"));
+  EXPECT_EQ(unpin(space, "pinned"), kOk);
   EXPECT_TRUE(space.locks.empty());
 }
 
@@ -206,18 +209,18 @@ TEST_F(LockTableRecords, StatisticsCountWaitsAndHolds) {
 TEST_F(LockTableRecords, AUserCanHoldSoManyNamesAndNoMore) {
   table.quota.limits = {100, 100, 2};
   const OwnerId a = holder(Mode::kEX, kNobody, "a");
-  EXPECT_EQ(table.pin(space, "p", kUser, false), kOk);
+  EXPECT_EQ(pin(space, "p", {1000, 0666, false}), kOk);
   const OwnerId c = open(kNobody, "c");
   EXPECT_EQ(ask(c, Mode::kEX), LockErrc::kLimit);
   EXPECT_FALSE(lock("c").held());
-  EXPECT_EQ(lock("c").claim.id, ClaimId::kNone) << "the claim of a refused grant is given up";
-  EXPECT_EQ(table.pin(space, "q", kUser, false), LockErrc::kLimit);
+  EXPECT_EQ(lock("c").claim, nullptr) << "the claim of a refused grant is given up";
+  EXPECT_EQ(pin(space, "q", {1000, 0666, false}), LockErrc::kLimit);
   EXPECT_EQ(table.find(space, "q"), nullptr);
   EXPECT_EQ(ask(a, Mode::kPR), kOk) << "a conversion takes no second name";
   EXPECT_EQ(ask(a, Mode::kNL), kOk);
   EXPECT_EQ(ask(c, Mode::kEX), kOk);
   table.close(c);
-  table.unpin(lock("p"));
+  EXPECT_EQ(unpin(space, "p"), kOk);
   EXPECT_EQ(ask(a, Mode::kEX), kOk);
   holder(Mode::kEX, kNobody, "d");
 }

@@ -103,7 +103,7 @@ TEST_F(LockTableTry, IsRefusedWhenALossMakesAnotherAskAndWait) {
   const OwnerId second = trier(Mode::kPR);
   table.close(first);
   EXPECT_TRUE(oldest().cancelled);
-  const ClaimId claim = lock().claim.id;
+  const ClaimId claim = lock().claim->id;
   asks.clear();
   events().lost(claim, "gone");
   EXPECT_EQ(observer.losses.size(), 1U);

@@ -323,7 +323,7 @@ void Run::compare_lock(int lock) {
 
 // Tokens only grow, and a holder's is one that was given.
 void Run::compare_tokens(const Lock& real) {
-  uint64_t& last = last_token_.at(static_cast<size_t>(real.name.front() - 'a'));
+  uint64_t& last = last_token_.at(static_cast<size_t>(real.name().front() - 'a'));
   if (real.token < last) differ("the token went back");
   last = real.token;
   for (const auto* o = real.first; o != nullptr; o = o->next) {

@@ -10,32 +10,37 @@ namespace {
 using testing::HasSubstr;
 
 TEST(Registry, MemoryMakesABackendOfOneNode) {
-  const auto made = make_backend("memory:");
+  EventLoop loop;
+  const auto made = make_backend("memory:", loop);
   ASSERT_TRUE(made.has_value());
   EXPECT_EQ((*made)->traits().name, "memory");
   EXPECT_FALSE((*made)->traits().other_nodes);
 }
 
 TEST(Registry, EachCallMakesABackendOfItsOwn) {
-  EXPECT_NE(make_backend("memory:")->get(), make_backend("memory:")->get());
+  EventLoop loop;
+  EXPECT_NE(make_backend("memory:", loop)->get(), make_backend("memory:", loop)->get());
 }
 
 TEST(Registry, MemoryTakesNothingBehindTheColon) {
-  const auto made = make_backend("memory:x");
+  EventLoop loop;
+  const auto made = make_backend("memory:x", loop);
   ASSERT_FALSE(made.has_value());
   EXPECT_THAT(made.error(), HasSubstr("'x'"));
 }
 
 TEST(Registry, AnUnknownSchemeIsNamedWithThoseKnown) {
-  const auto made = make_backend("nonesuch://host/1");
+  EventLoop loop;
+  const auto made = make_backend("nonesuch://host/1", loop);
   ASSERT_FALSE(made.has_value());
   EXPECT_THAT(made.error(), HasSubstr("'nonesuch://host/1'"));
   EXPECT_THAT(made.error(), HasSubstr("memory:"));
 }
 
 TEST(Registry, WithoutAColonItIsNoUrl) {
+  EventLoop loop;
   for (const char* url : {"", "memory", "/srv/locks", "Memory :"}) {
-    EXPECT_FALSE(make_backend(url).has_value()) << url;
+    EXPECT_FALSE(make_backend(url, loop).has_value()) << url;
   }
 }
 

@@ -28,9 +28,9 @@ inline std::string broken_invariant(const Lock& lock) {
   if (granted != lock.granted) return "the counts of modes do not match the holders";
   if (slots != lock.slots_held) return "the count of slots does not match the holders";
   if (slots > 0 && slots > lock.slot_size) return "more slots held than there are";
-  if (need != Mode::kNL && lock.claim.id == ClaimId::kNone) return "held without a claim";
-  if (!covers(lock.claim.mode, need)) return "held beyond the claim";
-  if (need == Mode::kNL && lock.claim.id != ClaimId::kNone && !lock.claim.asking) {
+  if (need != Mode::kNL && lock.claim == nullptr) return "held without a claim";
+  if (!covers(lock.claimed(), need)) return "held beyond the claim";
+  if (need == Mode::kNL && lock.claim != nullptr && !lock.asking()) {
     return "a claim that nobody needs";
   }
   const auto waiting = lock.waiting_in_order();
@@ -42,8 +42,8 @@ inline std::string broken_invariant(const Lock& lock) {
   }
   if (impatient != (lock.queues ? lock.queues->impatient : 0))
     return "the impatient are miscounted";
-  if (impatient != 0 && !lock.claim.asking) return "a try that is left waiting";
-  if (lock.next_grantable() != nullptr && !lock.claim.asking) return "a waiter whose turn it is";
+  if (impatient != 0 && !lock.asking()) return "a try that is left waiting";
+  if (lock.next_grantable() != nullptr && !lock.asking()) return "a waiter whose turn it is";
   return {};
 }
 

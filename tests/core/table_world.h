@@ -68,7 +68,7 @@ class Recorder final : public LockObserver {
   void lost(OwnerId owner, std::string_view why) override {
     losses.emplace_back(owner, std::string(why));
   }
-  void changed(const Lock& lock) override { changes.emplace_back(lock.name); }
+  void changed(const Lock& lock) override { changes.emplace_back(lock.name()); }
 
   /// The answers since the last call.
   std::vector<Answer> take() { return std::exchange(answers, {}); }
@@ -106,6 +106,16 @@ class TableWorldOn : public testing::Test {
   explicit TableWorldOn(LockBackend& backend)
       : table(timers, processes, observer), space(table.add_lockspace("default", backend)) {
     timers.set_now(TimePoint(std::chrono::hours(1)));
+  }
+  LockErrc pin(Lockspace& where, std::string_view name, const Pin& pin, bool fresh = true) {
+    LockErrc result = LockErrc::kUnreachable;  // When it is not told.
+    table.pin(where, name, pin, fresh, [&](LockErrc told) { result = told; });
+    return result;
+  }
+  LockErrc unpin(Lockspace& where, std::string_view name) {
+    LockErrc result = LockErrc::kUnreachable;
+    table.unpin(where, name, [&](LockErrc told) { result = told; });
+    return result;
   }
 
   OwnerId open(pid_t pid = kNobody, std::string_view name = "a", uid_t uid = 1000) {

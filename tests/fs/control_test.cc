@@ -219,6 +219,15 @@ TEST_F(Control, TheControlFileIsNoLockAndCannotBeRemoved) {
   EXPECT_EQ(errno, EPERM);
   EXPECT_EQ(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL, 0666), -1);
   EXPECT_EQ(errno, EEXIST);
+  const int fd = ::open(path.c_str(), O_RDWR);
+  ASSERT_GE(fd, 0);
+  EXPECT_EQ(flock(fd, LOCK_EX), -1);
+  EXPECT_EQ(errno, EOPNOTSUPP);
+  struct flock whole {};
+  whole.l_type = F_WRLCK;
+  EXPECT_EQ(fcntl(fd, F_SETLK, &whole), -1);
+  EXPECT_EQ(errno, EOPNOTSUPP);
+  close(fd);
 }
 
 }  // namespace

@@ -223,6 +223,20 @@ TEST_F(Fcntl, AnExclusivelyCreatedFileMayBeLockedByItsCreator) {
   EXPECT_EQ(value("a", "holders_total"), "1");
 }
 
+TEST_F(Fcntl, TheDescriptionsOtherWaysConvertItsOfdLock) {
+  const Fd fd = open("a");
+  ASSERT_EQ(fcntl_of(fd.get(), F_OFD_SETLK, F_WRLCK), 0);
+  EXPECT_EQ(flock_of(fd.get(), LOCK_SH | LOCK_NB), 0);
+  EXPECT_EQ(value("a", "mode"), "PR");
+  EXPECT_EQ(write_command(fd.get(), "PW try"), 0);
+  EXPECT_EQ(value("a", "mode"), "PW");
+  EXPECT_EQ(value("a", "holders_total"), "1");
+  EXPECT_EQ(fcntl_of(fd.get(), F_OFD_SETLK, F_RDLCK), 0);
+  EXPECT_EQ(value("a", "mode"), "PR");
+  EXPECT_EQ(write_command(fd.get(), "UN"), 0);
+  EXPECT_FALSE(visible("a"));
+}
+
 TEST_F(Fcntl, LockfOfTheWholeFileLocks) {
   const Fd fd = open("a");
   ASSERT_EQ(lockf(fd.get(), F_TLOCK, 0), 0);

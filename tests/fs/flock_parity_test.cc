@@ -128,16 +128,18 @@ class FlockWaitParity : public FlockParity {
   }
 
  private:
-  // Those that came back; until all others sleep in flock(2), twice in a row.
+  // Who came back and who waits, each named once; when for a while nobody came back and all others
+  // sleep in flock(2). Of those that came back in one step, who was first is a matter of chance.
   static std::string settle(Actors& actors, std::vector<bool>& waiting) {
-    std::string out;
+    std::array<std::string, 3> came;
     int quiet = 0;
     while (quiet < 20) {
       ++quiet;
       for (size_t i = 0; i < actors.size(); ++i) {
         if (!waiting.at(i)) continue;
         if (const auto result = actors.at(i)->result(0.001)) {
-          out += std::string(1, static_cast<char>('A' + i)) + ":" + std::to_string(*result) + " ";
+          came.at(i) =
+              std::string(1, static_cast<char>('A' + i)) + ":" + std::to_string(*result) + " ";
           waiting.at(i) = false;
           quiet = 0;
         } else if (!sleeps_in(actors.at(i)->pid(), SYS_flock)) {
@@ -145,7 +147,9 @@ class FlockWaitParity : public FlockParity {
         }
       }
     }
+    std::string out;
     for (size_t i = 0; i < actors.size(); ++i) {
+      out += came.at(i);
       if (waiting.at(i)) out += std::string(1, static_cast<char>('A' + i)) + " waits ";
     }
     return out;

@@ -131,6 +131,7 @@ TEST_P(WaitEndWays, AGrantWhoseWaiterIsInterruptedAtThatMomentIsHeldOrGone) {
 }
 
 TEST_P(WaitEndWays, AWaitThatTheKernelRestartsKeepsItsPlace) {
+  if (kUnlikeProcesses != nullptr) GTEST_SKIP() << kUnlikeProcesses;
   if (GetParam() == Way::kWrite) GTEST_SKIP() << "write(2) is not restarted, see the next test";
   for (int round = 0; round < 10; ++round) {
     Actor behind;  // Before the holder, so as not to inherit its descriptor.
@@ -206,6 +207,28 @@ TEST_F(WaitEnds, AWaiterThatIsGoneLetsThoseBehindItPass) {
   writer->signal(SIGKILL);
   EXPECT_EQ(writer->wait(), 128 + SIGKILL);
   EXPECT_EQ(reader->wait(), 0) << "PR goes with the PR that is held";
+}
+
+TEST_F(WaitEnds, AnExecThatClosesALockDoesNotStopTheMount) {
+  // The kernel locks a process against onlookers while its exec closes descriptors and waits for
+  // our FLUSH; a daemon that looks into its /proc meanwhile waits for ever.
+  const std::string path = mount_.lock("a");
+  std::vector<std::unique_ptr<Child>> all;
+  for (int i = 0; i < 100; ++i) {
+    all.push_back(std::make_unique<Child>([&] {
+      for (int k = 0; k < 20; ++k) {
+        const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+        if (flock_of(fd, LOCK_SH) != 0) return 1;
+      }
+      execl("/bin/true", "true", nullptr);
+      return 2;
+    }));
+    if (i % 10 == 9) slurp(path);
+  }
+  auto reader = in_thread([&] { return slurp(mount_.path() + "/.lockfs/version"); });
+  ASSERT_TRUE(ended(reader));
+  for (const auto& child : all) EXPECT_EQ(child->wait(), 0);
+  EXPECT_TRUE(eventually([&] { return !visible("a"); }));
 }
 
 TEST_F(WaitEnds, WaitersEndWhenTheMountEnds) {

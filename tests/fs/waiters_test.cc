@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
@@ -30,6 +32,15 @@ std::chrono::steady_clock::duration time_of(Call call) {
   return std::chrono::steady_clock::now() - begin;
 }
 
+/// The median of nine: on a busy machine one of them may have waited for a core.
+template <typename Call>
+std::chrono::steady_clock::duration usual(Call call) {
+  std::array<std::chrono::steady_clock::duration, 9> times{};
+  for (auto& time : times) time = time_of(call);
+  std::sort(times.begin(), times.end());
+  return times.at(times.size() / 2);
+}
+
 class Waiters : public MountTest {
  protected:
   Waiters() {
@@ -44,15 +55,17 @@ class Waiters : public MountTest {
   void expect_prompt_answers() const {
     const std::string path = mount_.lock("a");
     const Fd other = open("b");
-    for (int i = 0; i < 5; ++i) {
-      struct stat attributes {};
-      EXPECT_LT(time_of([&] { EXPECT_EQ(stat(path.c_str(), &attributes), 0); }), kPrompt);
-      std::string picture;
-      EXPECT_LT(time_of([&] { picture = slurp(path); }), kPrompt) << "cat";
-      EXPECT_EQ(picture_value(picture, "waiters_total"), std::to_string(kWaiters));
-      ASSERT_EQ(flock_of(other.get(), LOCK_EX), 0);
-      EXPECT_LT(time_of([&] { EXPECT_EQ(flock_of(other.get(), LOCK_UN), 0); }), kPrompt);
-    }
+    struct stat attributes {};
+    EXPECT_LT(usual([&] { EXPECT_EQ(stat(path.c_str(), &attributes), 0); }), kPrompt) << "stat";
+    std::string picture;
+    EXPECT_LT(usual([&] { picture = slurp(path); }), kPrompt) << "cat";
+    EXPECT_EQ(picture_value(picture, "waiters_total"), std::to_string(kWaiters));
+    EXPECT_LT(usual([&] {
+                EXPECT_EQ(flock_of(other.get(), LOCK_EX), 0);
+                EXPECT_EQ(flock_of(other.get(), LOCK_UN), 0);
+              }),
+              kPrompt)
+        << "lock and unlock";
   }
   static std::vector<size_t> in_order() {
     std::vector<size_t> order(kWaiters);

@@ -4,8 +4,8 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "core/lock_name.h"
 #include "fs/command.h"
-#include "fs/lock_name.h"
 
 namespace lockfs {
 namespace {

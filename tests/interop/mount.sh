@@ -42,6 +42,11 @@ check "umount" umount "$T/m"
 await "the daemon ends" ended "$daemon"
 check "the directory is bare" is_bare "$T/m"
 
+echo "# a reader of its output gets to the end while the mount goes on"
+check "lockfs memory: DIR 2>&1 | cat" timeout 10 sh -c "'$LOCKFS_BINARY' memory: '$T/m' 2>&1 | cat"
+check "it serves" flock -n "$T/m/default/a" true
+check "umount" umount "$T/m"
+
 echo "# the helper itself, and the older form"
 check "mount.fuse3 with PATH" env PATH="$T/bin:$PATH" mount.fuse3 memory: "$T/m" -t fuse.lockfs
 check "it serves" flock -n "$T/m/default/a" true

@@ -2,6 +2,7 @@
 #include "tests/support/mount.h"
 
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -65,6 +66,10 @@ Mount::~Mount() {
   if (!eventually([&] { return waitpid(daemon_, nullptr, WNOHANG) == daemon_; })) {
     kill(daemon_, SIGKILL);
     waitpid(daemon_, nullptr, 0);
+  }
+  // What a sanitizer found in the daemon is said in its log alone.
+  if (const std::string text = log(); text.find("Sanitizer") != std::string::npos) {
+    ADD_FAILURE() << text;
   }
   rmdir(path_.c_str());
   unlink(log_path_.c_str());

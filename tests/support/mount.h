@@ -8,6 +8,15 @@
 
 namespace lockfs::test {
 
+/// Why processes of this build have a second thread, or take signals late: the thread sanitizer.
+/// Null without it. A test of single-threaded processes is skipped then.
+#if defined(__SANITIZE_THREAD__)
+inline constexpr const char* kUnlikeProcesses =
+    "the thread sanitizer adds a thread, delays signals";
+#else
+inline constexpr const char* kUnlikeProcesses = nullptr;
+#endif
+
 /// A real mount of the lockfs binary under test, at a directory of its own, served by a process of
 /// its own. Unmounted and gone when this ends. Throws std::runtime_error if it cannot mount.
 class Mount {

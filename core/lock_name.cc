@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "fs/lock_name.h"
+#include "core/lock_name.h"
 
 namespace lockfs {
 namespace {

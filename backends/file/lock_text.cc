@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: MIT
+#include "backends/file/lock_text.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <map>
+
+namespace lockfs {
+namespace {
+
+constexpr std::string_view kFirst =
+    "lockfs 1: locks of this file are held by the kernel, not by it";
+constexpr int kTokenLine = 1;
+constexpr int kPinLine = 3;
+constexpr int kHeadLines = 5;
+constexpr size_t kSumLength = 17;  // A blank and 16 digits.
+
+off_t offset_of_line(int line) { return static_cast<off_t>(line) * off_t{LockText::kLine}; }
+off_t offset_of_slot(size_t slot) {
+  return offset_of_line(kHeadLines) + static_cast<off_t>(slot * LockText::kSlotLine);
+}
+
+uint64_t checksum(std::string_view words) {
+  uint64_t hash = 14695981039346656037ULL;  // FNV-1a.
+  for (const char c : words) hash = (hash ^ static_cast<uint8_t>(c)) * 1099511628211ULL;
+  return hash;
+}
+
+bool write_at(int fd, std::string_view text, off_t offset) {
+  return pwrite(fd, text.data(), text.size(), offset) == static_cast<ssize_t>(text.size());
+}
+
+std::string read_at(int fd, size_t size, off_t offset) {
+  std::string text(size, '\0');
+  const ssize_t n = pread(fd, text.data(), size, offset);
+  text.resize(n > 0 ? static_cast<size_t>(n) : 0);
+  return text;
+}
+
+// Values have no blanks and no line's end; '%' stands before two digits.
+std::string quoted(std::string_view value) {
+  std::string out;
+  for (const char c : value) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte > ' ' && byte < 0x7f && c != '%' && c != '=') {
+      out += c;
+    } else {
+      out += fmt::format("%{:02X}", byte);
+    }
+  }
+  return out;
+}
+
+std::string unquoted(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    unsigned byte = 0;
+    if (text[i] == '%' && i + 2 < text.size() &&
+        std::from_chars(&text[i + 1], &text[i + 1] + 2, byte, 16).ec == std::errc()) {
+      out += static_cast<char>(byte);
+      i += 2;
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
+}
+
+template <typename Number>
+Number number_of(const std::map<std::string, std::string>& words, const char* key) {
+  Number value = 0;
+  const auto found = words.find(key);
+  if (found == words.end()) return value;
+  std::from_chars(found->second.data(), found->second.data() + found->second.size(), value);
+  return value;
+}
+
+std::map<std::string, std::string> pairs_of(std::string_view words) {
+  std::map<std::string, std::string> out;
+  while (!words.empty()) {
+    const size_t end = std::min(words.find(' '), words.size());
+    const std::string_view word = words.substr(0, end);
+    const size_t equals = word.find('=');
+    if (equals != std::string_view::npos) {
+      out[std::string(word.substr(0, equals))] = unquoted(word.substr(equals + 1));
+    }
+    words.remove_prefix(std::min(end + 1, words.size()));
+  }
+  return out;
+}
+
+Mode mode_of(const std::map<std::string, std::string>& words, const char* key) {
+  const auto found = words.find(key);
+  return found != words.end() ? parse_mode(found->second).value_or(Mode::kNL) : Mode::kNL;
+}
+
+}  // namespace
+
+std::string text_line(std::string_view words, size_t length) {
+  std::string line(words.substr(0, length - kSumLength - 1));
+  line.resize(length - kSumLength - 1, ' ');
+  line += fmt::format(" {:016x}\n", checksum(line));
+  return line;
+}
+
+std::optional<std::string_view> line_words(std::string_view line) {
+  if (line.size() <= kSumLength + 1 || line.back() != '\n') return std::nullopt;
+  const std::string_view padded = line.substr(0, line.size() - kSumLength - 1);
+  const std::string_view sum = line.substr(padded.size(), kSumLength);
+  if (sum != fmt::format(" {:016x}", checksum(padded))) return std::nullopt;
+  const size_t end = padded.find_last_not_of(' ');
+  return padded.substr(0, end == std::string_view::npos ? 0 : end + 1);
+}
+
+// Of the two lines the whole one with the higher sequence.
+std::optional<LockText::Numbered> LockText::newest(int first_line) const {
+  const std::string both = read_at(fd_, 2 * kLine, offset_of_line(first_line));
+  std::optional<Numbered> best;
+  for (int i = 0; i < 2; ++i) {
+    const auto start = static_cast<size_t>(i) * kLine;
+    if (both.size() < start + kLine) break;
+    const auto words = line_words(std::string_view(both).substr(start, kLine));
+    const size_t blank = words ? words->find(' ') : std::string_view::npos;
+    if (blank == std::string_view::npos) continue;
+    Numbered line{std::string(words->substr(blank + 1)), 0, first_line + i};
+    std::from_chars(words->data(), words->data() + blank, line.sequence);
+    if (!best || line.sequence > best->sequence) best = line;
+  }
+  return best;
+}
+
+bool LockText::write_newer(int first_line, const std::string& words) {
+  const auto old = newest(first_line);
+  const int line = old && old->line == first_line ? first_line + 1 : first_line;
+  const uint64_t sequence = old ? old->sequence + 1 : 1;
+  if (!old) touch();
+  return write_at(fd_, text_line(fmt::format("{} {}", sequence, words), kLine),
+                  offset_of_line(line));
+}
+
+TokenBlock LockText::next_tokens() {
+  uint64_t last = 0;
+  if (const auto line = newest(kTokenLine)) {
+    last = number_of<uint64_t>(pairs_of(line->words), "token");
+  }
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const auto micros =
+      static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(now).count());
+  const TokenBlock block{std::max(last + 1, micros), std::max(last + 1, micros) + kTokens};
+  const bool written = write_newer(kTokenLine, fmt::format("token={}", block.end - 1));
+  return written ? block : TokenBlock{};
+}
+
+std::optional<Pin> LockText::pin() const {
+  const auto line = newest(kPinLine);
+  if (!line || !line->words.starts_with("pin ")) return std::nullopt;
+  const auto words = pairs_of(line->words);
+  return Pin{number_of<uid_t>(words, "uid"), number_of<uint16_t>(words, "mode"),
+             number_of<int>(words, "allocated") != 0};
+}
+
+bool LockText::write_pin(const std::optional<Pin>& pin) {
+  if (!pin) return write_newer(kPinLine, "unpinned");
+  return write_newer(kPinLine, fmt::format("pin uid={} mode={} allocated={}", pin->uid, pin->mode,
+                                           pin->allocated ? 1 : 0));
+}
+
+bool LockText::write_slot(size_t slot, const SlotText& text) {
+  const Presence& who = text.who;
+  // What may be long comes last and is cut.
+  const std::string words = fmt::format(
+      "claim node={} held={} wants={} token={} pid={} uid={} since={} more={} host={} comm={} "
+      "container={} note={}",
+      text.node, mode_name(text.held), mode_name(text.wants), text.token, who.pid, who.uid,
+      who.since, who.more, quoted(who.host).substr(0, 64), quoted(who.comm),
+      quoted(who.container).substr(0, 64), quoted(who.note));
+  return write_at(fd_, text_line(words, kSlotLine), offset_of_slot(slot));
+}
+
+bool LockText::clear_slot(size_t slot) {
+  return write_at(fd_, text_line("free", kSlotLine), offset_of_slot(slot));
+}
+
+std::vector<std::pair<size_t, SlotText>> LockText::slots() const {
+  std::vector<std::pair<size_t, SlotText>> out;
+  struct stat attr {};
+  if (fstat(fd_, &attr) != 0 || attr.st_size <= offset_of_slot(0)) return out;
+  const auto size = static_cast<size_t>(attr.st_size - offset_of_slot(0));
+  const std::string text = read_at(fd_, std::min(size, kSlots * kSlotLine), offset_of_slot(0));
+  for (size_t i = 0; (i + 1) * kSlotLine <= text.size(); ++i) {
+    const auto line = line_words(std::string_view(text).substr(i * kSlotLine, kSlotLine));
+    if (!line || !line->starts_with("claim ")) continue;
+    const auto words = pairs_of(*line);
+    const auto word = [&](const char* key) {
+      const auto found = words.find(key);
+      return found != words.end() ? found->second : std::string();
+    };
+    SlotText slot;
+    slot.node = word("node");
+    slot.held = mode_of(words, "held");
+    slot.wants = mode_of(words, "wants");
+    slot.token = number_of<uint64_t>(words, "token");
+    slot.who = {word("host"),      number_of<pid_t>(words, "pid"),
+                word("comm"),      number_of<uid_t>(words, "uid"),
+                word("container"), number_of<int64_t>(words, "since"),
+                word("note"),      number_of<uint32_t>(words, "more")};
+    out.emplace_back(i, std::move(slot));
+  }
+  return out;
+}
+
+void LockText::touch() { write_at(fd_, text_line(kFirst, kLine), 0); }
+
+}  // namespace lockfs

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+#include "tests/contract/world.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <stdexcept>
+
+namespace lockfs::test {
+namespace {
+
+class MemoryWorld final : public World {
+ public:
+  std::string source() const override { return "memory:"; }
+  bool separate_nodes() const override { return false; }
+};
+
+class FileWorld final : public World {
+ public:
+  FileWorld() {
+    if (mkdtemp(directory_.data()) == nullptr) throw std::runtime_error("mkdtemp");
+  }
+  ~FileWorld() override { std::filesystem::remove_all(directory_); }
+  std::string source() const override { return "file:" + directory_; }
+
+ private:
+  std::string directory_ = "/tmp/lockfs-world-XXXXXX";
+};
+
+}  // namespace
+
+std::unique_ptr<World> make_world(const std::string& name) {
+  if (name == "memory") return std::make_unique<MemoryWorld>();
+  if (name == "file") return std::make_unique<FileWorld>();
+  throw std::runtime_error("no world " + name);
+}
+
+std::vector<std::string> world_names() { return {"memory", "file"}; }
+
+ContractTest::ContractTest() : world_(make_world(GetParam())) {
+  const size_t count = world_->separate_nodes() ? 2 : 1;
+  for (size_t i = 0; i < count; ++i) {
+    nodes_.push_back(std::make_unique<Mount>(std::vector<std::string>{}, world_->source()));
+  }
+}
+
+ContractTest::~ContractTest() {
+  for (const int fd : descriptors_) close(fd);
+}
+
+int ContractTest::open_lock(size_t i, const std::string& name) {
+  const int fd = open(lock(i, name).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (fd < 0) throw std::runtime_error("cannot open " + name);
+  descriptors_.push_back(fd);
+  return fd;
+}
+
+void ContractTest::kill_node(size_t i) { kill(node(i).daemon(), SIGKILL); }
+
+void ContractTest::restart_node(size_t i) {
+  nodes_.at(i).reset();
+  nodes_.at(i) = std::make_unique<Mount>(std::vector<std::string>{}, world_->source());
+}
+
+}  // namespace lockfs::test

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/support/mount.h"
+
+namespace lockfs::test {
+
+/// What several nodes join so that they share their locks: a directory, a segment, a server.
+class World {
+ public:
+  virtual ~World() = default;
+  /// The URL that a node mounts.
+  virtual std::string source() const = 0;
+  /// False where all nodes are one mount (memory:).
+  virtual bool separate_nodes() const { return true; }
+};
+
+/// A world by its name, for the tests' parameter.
+std::unique_ptr<World> make_world(const std::string& name);
+/// All that this build knows.
+std::vector<std::string> world_names();
+
+/// Two nodes of a world, and what the tests do with them.
+class ContractTest : public testing::TestWithParam<std::string> {
+ protected:
+  ContractTest();
+  /// The mount of node 0 or 1.
+  Mount& node(size_t i) { return *nodes_.at(world_->separate_nodes() ? i : 0); }
+  std::string lock(size_t i, const std::string& name) { return node(i).lock(name); }
+  /// A descriptor of the lock on that node, which holds nothing yet; closed at the end.
+  int open_lock(size_t i, const std::string& name);
+  /// Ends a node's daemon with SIGKILL, and starts another in its place.
+  void kill_node(size_t i);
+  void restart_node(size_t i);
+  World& world() { return *world_; }
+  ~ContractTest() override;
+
+ private:
+  std::unique_ptr<World> world_;
+  std::vector<std::unique_ptr<Mount>> nodes_;
+  std::vector<int> descriptors_;
+};
+
+}  // namespace lockfs::test
