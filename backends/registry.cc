@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include "backends/registry.h"
 
+#include <algorithm>
 #include <array>
+#include <bit>
+#include <charconv>
+#include <map>
 
 #include "backends/file/file_backend.h"
 #include "backends/memory.h"
+#include "backends/shm/shm_backend.h"
 
 namespace lockfs {
 namespace {
@@ -32,13 +37,73 @@ Made make_file(std::string_view rest, EventLoop& loop) {
   return std::make_unique<FileBackend>(loop, directory);
 }
 
+// "NAME?key=value,word" in its parts.
+struct Query {
+  std::string_view name;
+  std::map<std::string, std::string> options;
+};
+Query split_query(std::string_view rest) {
+  const size_t mark = rest.find('?');
+  Query out{rest.substr(0, mark), {}};
+  while (mark != std::string_view::npos && !out.options.contains("")) {
+    rest.remove_prefix(rest.find_first_of("?,&") + 1);
+    const std::string_view word = rest.substr(0, rest.find_first_of(",&"));
+    const size_t equals = std::min(word.find('='), word.size());
+    out.options[std::string(word.substr(0, equals))] =
+        word.substr(std::min(equals + 1, word.size()));
+    if (word.size() == rest.size()) break;
+  }
+  return out;
+}
+
+// The segment's path, and for how many locks; else what is wrong.
+struct ShmUrl {
+  std::string path;
+  std::optional<uint32_t> locks;
+};
+tl::expected<ShmUrl, std::string> parse_shm(std::string_view rest) {
+  const auto fail = [&](const std::string& words) {
+    return tl::make_unexpected("shm:" + std::string(rest) + ": " + words);
+  };
+  Query query = split_query(rest);
+  if (query.name.starts_with('/')) query.name.remove_prefix(1);
+  if (query.name.empty() || query.name.size() > 200 || query.name.front() == '.' ||
+      query.name.find_first_of(std::string_view("/\0", 2)) != std::string_view::npos) {
+    return fail("takes the name of a segment in /dev/shm, as shm:locks");
+  }
+  ShmUrl out{"/dev/shm/" + std::string(query.name), std::nullopt};
+  for (const auto& [key, value] : query.options) {
+    if (key != "locks") return fail("unknown option '" + key + "'; known: locks=N");
+    uint32_t count = 0;
+    const auto [end, wrong] = std::from_chars(value.data(), value.data() + value.size(), count);
+    if (wrong != std::errc() || end != value.data() + value.size() || count < 64 ||
+        count > 1U << 20U || !std::has_single_bit(count)) {
+      return fail("locks=" + value + ": takes a power of two from 64 to 1048576");
+    }
+    out.locks = count;
+  }
+  return out;
+}
+Wrong check_shm(std::string_view rest) {
+  const auto url = parse_shm(rest);
+  return url ? std::nullopt : Wrong(url.error());
+}
+Made make_shm(std::string_view rest, EventLoop& loop) {
+  const auto url = parse_shm(rest);
+  if (!url) return tl::make_unexpected(url.error());
+  auto segment = shm::SharedSegment::open(url->path, url->locks);
+  if (!segment) return tl::make_unexpected(segment.error());
+  return std::make_unique<ShmBackend>(loop, std::move(*segment));
+}
+
 struct Row {
   std::string_view scheme;
   Wrong (*check)(std::string_view rest);  ///< Of what stands behind the colon.
   Made (*make)(std::string_view rest, EventLoop& loop);
 };
 constexpr std::array kRows = {Row{"memory", check_memory, make_memory},
-                              Row{"file", check_file, make_file}};
+                              Row{"file", check_file, make_file},
+                              Row{"shm", check_shm, make_shm}};
 
 const Row* row_of(std::string_view url) {
   const size_t colon = url.find(':');

@@ -13,6 +13,7 @@
 #include <thread>
 #include <utility>
 
+#include "backends/conversion_deadlock.h"
 #include "core/lock_name.h"
 
 namespace lockfs {
@@ -184,24 +185,12 @@ void FileClaims::attempt_again(Claim& claim) {
 // Of those that convert: does one that we wait for wait for us, in the end? The text's byte is
 // locked, so that of two the later sees the other.
 bool FileClaims::deadlocked(Claim& claim) {
-  std::vector<SlotText> others;
-  for (auto& [slot, text] : LockText(claim.fd).slots()) {
+  std::vector<Conversion> others;
+  for (const auto& [slot, text] : LockText(claim.fd).slots()) {
     if (text.wants == Mode::kNL || text.held == Mode::kNL || slot == claim.slot) continue;
-    if (slot_is_live(claim.fd, slot)) others.push_back(std::move(text));
+    if (slot_is_live(claim.fd, slot)) others.push_back({text.held, text.wants});
   }
-  std::vector<Mode> open = {claim.wanted};
-  std::vector<bool> seen(others.size());
-  while (!open.empty()) {
-    const Mode wanted = open.back();
-    open.pop_back();
-    for (size_t i = 0; i < others.size(); ++i) {
-      if (seen[i] || compatible(wanted, others[i].held)) continue;
-      if (!compatible(others[i].wants, claim.lock->mode())) return true;
-      seen[i] = true;
-      open.push_back(others[i].wants);
-    }
-  }
-  return false;
+  return conversions_deadlock({claim.lock->mode(), claim.wanted}, others);
 }
 
 bool FileClaims::take_slot(Claim& claim) {

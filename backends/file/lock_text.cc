@@ -8,7 +8,8 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
-#include <map>
+
+#include "backends/key_values.h"
 
 namespace lockfs {
 namespace {
@@ -25,12 +26,6 @@ off_t offset_of_slot(size_t slot) {
   return offset_of_line(kHeadLines) + static_cast<off_t>(slot * LockText::kSlotLine);
 }
 
-uint64_t checksum(std::string_view words) {
-  uint64_t hash = 14695981039346656037ULL;  // FNV-1a.
-  for (const char c : words) hash = (hash ^ static_cast<uint8_t>(c)) * 1099511628211ULL;
-  return hash;
-}
-
 bool write_at(int fd, std::string_view text, off_t offset) {
   return pwrite(fd, text.data(), text.size(), offset) == static_cast<ssize_t>(text.size());
 }
@@ -42,59 +37,7 @@ std::string read_at(int fd, size_t size, off_t offset) {
   return text;
 }
 
-// Values have no blanks and no line's end; '%' stands before two digits.
-std::string quoted(std::string_view value) {
-  std::string out;
-  for (const char c : value) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte > ' ' && byte < 0x7f && c != '%' && c != '=') {
-      out += c;
-    } else {
-      out += fmt::format("%{:02X}", byte);
-    }
-  }
-  return out;
-}
-
-std::string unquoted(std::string_view text) {
-  std::string out;
-  for (size_t i = 0; i < text.size(); ++i) {
-    unsigned byte = 0;
-    if (text[i] == '%' && i + 2 < text.size() &&
-        std::from_chars(&text[i + 1], &text[i + 1] + 2, byte, 16).ec == std::errc()) {
-      out += static_cast<char>(byte);
-      i += 2;
-    } else {
-      out += text[i];
-    }
-  }
-  return out;
-}
-
-template <typename Number>
-Number number_of(const std::map<std::string, std::string>& words, const char* key) {
-  Number value = 0;
-  const auto found = words.find(key);
-  if (found == words.end()) return value;
-  std::from_chars(found->second.data(), found->second.data() + found->second.size(), value);
-  return value;
-}
-
-std::map<std::string, std::string> pairs_of(std::string_view words) {
-  std::map<std::string, std::string> out;
-  while (!words.empty()) {
-    const size_t end = std::min(words.find(' '), words.size());
-    const std::string_view word = words.substr(0, end);
-    const size_t equals = word.find('=');
-    if (equals != std::string_view::npos) {
-      out[std::string(word.substr(0, equals))] = unquoted(word.substr(equals + 1));
-    }
-    words.remove_prefix(std::min(end + 1, words.size()));
-  }
-  return out;
-}
-
-Mode mode_of(const std::map<std::string, std::string>& words, const char* key) {
+Mode mode_of(const KeyValues& words, const char* key) {
   const auto found = words.find(key);
   return found != words.end() ? parse_mode(found->second).value_or(Mode::kNL) : Mode::kNL;
 }
@@ -104,7 +47,7 @@ Mode mode_of(const std::map<std::string, std::string>& words, const char* key) {
 std::string text_line(std::string_view words, size_t length) {
   std::string line(words.substr(0, length - kSumLength - 1));
   line.resize(length - kSumLength - 1, ' ');
-  line += fmt::format(" {:016x}\n", checksum(line));
+  line += fmt::format(" {:016x}\n", text_checksum(line));
   return line;
 }
 
@@ -112,7 +55,7 @@ std::optional<std::string_view> line_words(std::string_view line) {
   if (line.size() <= kSumLength + 1 || line.back() != '\n') return std::nullopt;
   const std::string_view padded = line.substr(0, line.size() - kSumLength - 1);
   const std::string_view sum = line.substr(padded.size(), kSumLength);
-  if (sum != fmt::format(" {:016x}", checksum(padded))) return std::nullopt;
+  if (sum != fmt::format(" {:016x}", text_checksum(padded))) return std::nullopt;
   const size_t end = padded.find_last_not_of(' ');
   return padded.substr(0, end == std::string_view::npos ? 0 : end + 1);
 }
@@ -146,7 +89,7 @@ bool LockText::write_newer(int first_line, const std::string& words) {
 TokenBlock LockText::next_tokens() {
   uint64_t last = 0;
   if (const auto line = newest(kTokenLine)) {
-    last = number_of<uint64_t>(pairs_of(line->words), "token");
+    last = number_of<uint64_t>(key_values(line->words), "token");
   }
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   const auto micros =
@@ -159,7 +102,7 @@ TokenBlock LockText::next_tokens() {
 std::optional<Pin> LockText::pin() const {
   const auto line = newest(kPinLine);
   if (!line || !line->words.starts_with("pin ")) return std::nullopt;
-  const auto words = pairs_of(line->words);
+  const auto words = key_values(line->words);
   return Pin{number_of<uid_t>(words, "uid"), number_of<uint16_t>(words, "mode"),
              number_of<int>(words, "allocated") != 0};
 }
@@ -171,14 +114,9 @@ bool LockText::write_pin(const std::optional<Pin>& pin) {
 }
 
 bool LockText::write_slot(size_t slot, const SlotText& text) {
-  const Presence& who = text.who;
-  // What may be long comes last and is cut.
-  const std::string words = fmt::format(
-      "claim node={} held={} wants={} token={} pid={} uid={} since={} more={} host={} comm={} "
-      "container={} note={}",
-      text.node, mode_name(text.held), mode_name(text.wants), text.token, who.pid, who.uid,
-      who.since, who.more, quoted(who.host).substr(0, 64), quoted(who.comm),
-      quoted(who.container).substr(0, 64), quoted(who.note));
+  const std::string words =
+      fmt::format("claim node={} held={} wants={} token={} {}", text.node, mode_name(text.held),
+                  mode_name(text.wants), text.token, presence_words(text.who));
   return write_at(fd_, text_line(words, kSlotLine), offset_of_slot(slot));
 }
 
@@ -195,20 +133,13 @@ std::vector<std::pair<size_t, SlotText>> LockText::slots() const {
   for (size_t i = 0; (i + 1) * kSlotLine <= text.size(); ++i) {
     const auto line = line_words(std::string_view(text).substr(i * kSlotLine, kSlotLine));
     if (!line || !line->starts_with("claim ")) continue;
-    const auto words = pairs_of(*line);
-    const auto word = [&](const char* key) {
-      const auto found = words.find(key);
-      return found != words.end() ? found->second : std::string();
-    };
+    const auto words = key_values(*line);
     SlotText slot;
-    slot.node = word("node");
+    slot.node = value_of(words, "node");
     slot.held = mode_of(words, "held");
     slot.wants = mode_of(words, "wants");
     slot.token = number_of<uint64_t>(words, "token");
-    slot.who = {word("host"),      number_of<pid_t>(words, "pid"),
-                word("comm"),      number_of<uid_t>(words, "uid"),
-                word("container"), number_of<int64_t>(words, "since"),
-                word("note"),      number_of<uint32_t>(words, "more")};
+    slot.who = presence_of(words);
     out.emplace_back(i, std::move(slot));
   }
   return out;

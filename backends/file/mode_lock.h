@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 
+#include "backends/byte_lock.h"
 #include "core/lock_errc.h"
 #include "core/mode.h"
 
@@ -16,14 +17,6 @@ inline constexpr int64_t kSlotBytes = kLockedBytes + 65536;  ///< One each for t
 /// Each CW writes one of these of its own, PR reads them all.
 inline constexpr int64_t kModeBytesCw = kLockedBytes + (int64_t{1} << 32);
 inline constexpr int64_t kModeBytesCwEnd = kModeBytesCw + (int64_t{1} << 32);
-
-enum class ByteLock : uint8_t { kNone, kRead, kWrite };
-
-/// Sets an open-file-description lock on [first, last], if it can be had at once: kOk, kWouldBlock,
-/// or kUnreachable when the filesystem failed.
-LockErrc set_bytes(int fd, ByteLock how, int64_t first, int64_t last);
-/// Would `how` on these bytes have to wait for another description? False if it cannot be told.
-bool bytes_are_taken(int fd, ByteLock how, int64_t first, int64_t last);
 
 /// The six modes as open-file-description locks of the kernel on bytes of one file. Two descriptors
 /// of one file exclude each other exactly as the modes do, in whatever process or (over NFS) on

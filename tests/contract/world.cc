@@ -30,15 +30,27 @@ class FileWorld final : public World {
   std::string directory_ = "/tmp/lockfs-world-XXXXXX";
 };
 
+class ShmWorld final : public World {
+ public:
+  ShmWorld() : name_("lockfs-world-" + std::to_string(getpid()) + "-" + std::to_string(++count_)) {}
+  ~ShmWorld() override { unlink(("/dev/shm/" + name_).c_str()); }
+  std::string source() const override { return "shm:" + name_ + "?locks=1024"; }
+
+ private:
+  static inline int count_ = 0;
+  std::string name_;
+};
+
 }  // namespace
 
 std::unique_ptr<World> make_world(const std::string& name) {
   if (name == "memory") return std::make_unique<MemoryWorld>();
   if (name == "file") return std::make_unique<FileWorld>();
+  if (name == "shm") return std::make_unique<ShmWorld>();
   throw std::runtime_error("no world " + name);
 }
 
-std::vector<std::string> world_names() { return {"memory", "file"}; }
+std::vector<std::string> world_names() { return {"memory", "file", "shm"}; }
 
 ContractTest::ContractTest() : world_(make_world(GetParam())) {
   const size_t count = world_->separate_nodes() ? 2 : 1;

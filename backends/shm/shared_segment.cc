@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: MIT
+#include "backends/shm/shared_segment.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/futex.h>
+#include <sys/inotify.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <climits>
+#include <cstring>
+#include <thread>
+#include <utility>
+
+#include "backends/byte_lock.h"
+
+namespace lockfs::shm {
+namespace {
+
+// Bytes of the file that are locked and never written.
+constexpr int64_t kChangeByte = int64_t{1} << 40;
+constexpr int64_t kNodeBytes = kChangeByte + 1;
+// A change takes a microsecond: so many tries are worth less than going to sleep.
+constexpr int kEnterTries = 40;
+// How long a new mount waits for one that is within a change, and must have been stopped there.
+constexpr auto kJoinTime = std::chrono::seconds(5);
+
+bool try_byte(int fd, int64_t byte) {
+  return set_bytes(fd, ByteLock::kWrite, byte, byte) == LockErrc::kOk;
+}
+
+std::string because(const std::string& what) {
+  return fmt::format("{}: {}", what, std::strerror(errno));
+}
+
+// A whole segment or none: it gets its name when it is ready.
+tl::expected<int, std::string> make(const std::string& path, uint32_t locks) {
+  const std::string folder = path.substr(0, path.rfind('/'));
+  const int fd = ::open(folder.c_str(), O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+  if (fd < 0) return tl::make_unexpected(because("cannot make a file in " + folder));
+  const size_t size = size_for(locks);
+  void* base = MAP_FAILED;
+  // Every page now: a full filesystem would kill us later.
+  if (const int full = posix_fallocate(fd, 0, static_cast<off_t>(size)); full != 0) {
+    errno = full;
+  } else {
+    base = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  }
+  if (base == MAP_FAILED) {
+    const std::string words = because(fmt::format("cannot have {} bytes in {}", size, folder));
+    close(fd);
+    return tl::make_unexpected(words);
+  }
+  LockSegment::format(base, locks);
+  munmap(base, size);
+  const std::string own = fmt::format("/proc/self/fd/{}", fd);
+  if (linkat(AT_FDCWD, own.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) == 0) return fd;
+  const int why = errno;
+  close(fd);
+  errno = why;
+  if (why == EEXIST) return -1;  // Another mount was faster.
+  return tl::make_unexpected(because("cannot make it"));
+}
+
+// What speaks against an open file as a segment, before it is mapped.
+std::optional<std::string> refusal(int fd, std::optional<uint32_t> locks, off_t& size) {
+  struct stat attr {};
+  if (fstat(fd, &attr) != 0) return because("cannot look at it");
+  size = attr.st_size;
+  if (!S_ISREG(attr.st_mode)) return "it is no file";
+  if (attr.st_uid != geteuid()) {
+    return fmt::format("it belongs to uid {}, who could change it; this mount is of uid {}",
+                       attr.st_uid, geteuid());
+  }
+  Header header;
+  static_assert(std::is_trivially_copyable_v<decltype(Header::magic)>);
+  if (pread(fd, static_cast<void*>(&header), sizeof header, 0) != sizeof header) {
+    return "it is no segment of lockfs: too short";
+  }
+  if (auto wrong = LockSegment::check_head(header, static_cast<uint64_t>(size))) return wrong;
+  if (locks && *locks != header.lock_count) {
+    return fmt::format("it was made for {} locks, not {}", header.lock_count, *locks);
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+tl::expected<std::unique_ptr<SharedSegment>, std::string> SharedSegment::open(
+    const std::string& path, std::optional<uint32_t> locks) {
+  const auto fail = [&](const std::string& words) {
+    return tl::make_unexpected(fmt::format("shm: {}: {}", path, words));
+  };
+  constexpr int kFlags = O_RDWR | O_CLOEXEC | O_NOFOLLOW;
+  int fd = ::open(path.c_str(), kFlags);
+  if (fd < 0 && errno == ENOENT) {
+    const auto made = make(path, locks.value_or(kDefaultLocks));
+    if (!made) return fail(made.error());
+    fd = *made >= 0 ? *made : ::open(path.c_str(), kFlags);
+  }
+  if (fd < 0) return fail(because("cannot be opened"));
+  off_t size = 0;
+  if (const auto wrong = refusal(fd, locks, size)) {
+    close(fd);
+    return fail(*wrong + ". If no mount uses it, remove it");
+  }
+  const auto bytes = static_cast<size_t>(size);
+  void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (base == MAP_FAILED) {
+    const std::string words = because("cannot be mapped");
+    close(fd);
+    return fail(words);
+  }
+  std::unique_ptr<SharedSegment> made(new SharedSegment(path, fd, base, bytes));
+  if (const auto wrong = made->join()) return fail(*wrong);
+  return made;
+}
+
+SharedSegment::SharedSegment(std::string path, int fd, void* base, size_t size)
+    : path_(std::move(path)),
+      fd_(fd),
+      base_(base),
+      size_(size),
+      inotify_(inotify_init1(IN_NONBLOCK | IN_CLOEXEC)),
+      locks_(std::make_unique<LockSegment>(base)) {}
+
+// What we hold is ended by the others, who see the file closed: it is the way of a death, and so
+// the one way.
+SharedSegment::~SharedSegment() {
+  if (inotify_ >= 0) close(inotify_);
+  munmap(base_, size_);
+  close(fd_);
+}
+
+std::optional<std::string> SharedSegment::join() {
+  const std::string own = fmt::format("/proc/self/fd/{}", fd_);
+  if (inotify_ < 0 ||
+      inotify_add_watch(inotify_, own.c_str(), IN_CLOSE_WRITE | IN_ATTRIB) < 0) {
+    return because("cannot watch it (inotify; see fs.inotify.max_user_instances)");
+  }
+  self_ = kNodes - 1;  // In whose name we are within, until we have a place.
+  const auto end = std::chrono::steady_clock::now() + kJoinTime;
+  try {
+    while (!enter()) {
+      if (std::chrono::steady_clock::now() > end) return "it is kept by " + who_is_within();
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    bury_dead();
+    uint32_t place = 0;
+    while (place < kNodes && (locks_->node(place).used.load() != 0 ||
+                              !try_byte(fd_, kNodeBytes + int64_t{place}))) {
+      ++place;
+    }
+    if (place < kNodes) {
+      self_ = place;
+      joined_ = true;
+      Node& node = locks_->node(self_);
+      node.host = {};
+      gethostname(node.host.data(), node.host.size() - 1);
+      node.pid.store(static_cast<uint32_t>(getpid()));
+      node.used.store(1);
+    }
+    leave();
+    if (place < kNodes) return std::nullopt;
+    return fmt::format("{} mounts use it already, more cannot", kNodes);
+  } catch (const DamagedSegment& damage) {
+    return fmt::format("it is damaged ({}); unmount all that use it, and remove it",
+                       damage.what());
+  }
+}
+
+bool SharedSegment::enter() {
+  for (int i = 0; i < kEnterTries; ++i) {
+    if (try_byte(fd_, kChangeByte)) {
+      entered();
+      return true;
+    }
+  }
+  return false;
+}
+
+LockErrc SharedSegment::wait_to_enter() { return wait_for_byte(fd_, kChangeByte); }
+
+void SharedSegment::entered() {
+  wake_ = 0;
+  try {
+    if (!locks_->begin(self_)) locks_->repair(wake_);
+  } catch (const DamagedSegment&) {
+    abandon();
+    throw;
+  }
+}
+
+void SharedSegment::abandon() { set_bytes(fd_, ByteLock::kNone, kChangeByte, kChangeByte); }
+
+void SharedSegment::leave() {
+  locks_->end();
+  set_bytes(fd_, ByteLock::kNone, kChangeByte, kChangeByte);
+  for (NodeSet left = std::exchange(wake_, 0); left != 0; left &= left - 1) {
+    ring(static_cast<uint32_t>(std::countr_zero(left)));
+  }
+}
+
+bool SharedSegment::is_alive(uint32_t node) const {
+  const int64_t byte = kNodeBytes + int64_t{node};
+  return (joined_ && node == self_) || bytes_are_taken(fd_, ByteLock::kWrite, byte, byte);
+}
+
+bool SharedSegment::any_dead() {
+  for (uint32_t i = 0; i < kNodes; ++i) {
+    if (locks_->node(i).used.load() != 0 && !is_alive(i)) return true;
+  }
+  return false;
+}
+
+void SharedSegment::bury_dead() {
+  for (uint32_t i = 0; i < kNodes; ++i) {
+    if (locks_->node(i).used.load() == 0 || is_alive(i)) continue;
+    locks_->release_all(i, wake_);
+    locks_->node(i).used.store(0);
+  }
+}
+
+std::string SharedSegment::who_is_within() {
+  const auto node = locks_->within();
+  if (!node) return "another mount";
+  const Node& it = locks_->node(*node);
+  return fmt::format("the mount with pid {} on {}, stopped in the midst of a change",
+                     it.pid.load(), it.host_name());
+}
+
+uint32_t SharedSegment::bell() {
+  return locks_->node(self_).bell.load(std::memory_order_acquire);
+}
+
+uint32_t SharedSegment::listen(uint32_t heard) {
+  std::atomic<uint32_t>& bell = locks_->node(self_).bell;
+  while (bell.load(std::memory_order_acquire) == heard) {
+    syscall(SYS_futex, &bell, FUTEX_WAIT, heard, nullptr, nullptr, 0);
+  }
+  return bell.load(std::memory_order_acquire);
+}
+
+void SharedSegment::ring(uint32_t node) {
+  std::atomic<uint32_t>& bell = locks_->node(node).bell;
+  bell.fetch_add(1, std::memory_order_release);
+  syscall(SYS_futex, &bell, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+}
+
+bool SharedSegment::deleted() {
+  alignas(inotify_event) std::array<char, 4096> buffer{};
+  while (read(inotify_, buffer.data(), buffer.size()) > 0) {
+  }
+  struct stat attr {};
+  return fstat(fd_, &attr) == 0 && attr.st_nlink == 0;
+}
+
+}  // namespace lockfs::shm
