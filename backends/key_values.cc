@@ -62,8 +62,7 @@ std::string value_of(const KeyValues& words, const char* key) {
 std::string presence_words(const Presence& who) {
   return fmt::format("pid={} uid={} since={} more={} host={} comm={} container={} note={}", who.pid,
                      who.uid, who.since, who.more, quoted(who.host).substr(0, kLongest),
-                     quoted(who.comm), quoted(who.container).substr(0, kLongest),
-                     quoted(who.note));
+                     quoted(who.comm), quoted(who.container).substr(0, kLongest), quoted(who.note));
 }
 
 Presence presence_of(const KeyValues& words) {

@@ -102,8 +102,7 @@ struct Row {
   Made (*make)(std::string_view rest, EventLoop& loop);
 };
 constexpr std::array kRows = {Row{"memory", check_memory, make_memory},
-                              Row{"file", check_file, make_file},
-                              Row{"shm", check_shm, make_shm}};
+                              Row{"file", check_file, make_file}, Row{"shm", check_shm, make_shm}};
 
 const Row* row_of(std::string_view url) {
   const size_t colon = url.find(':');

@@ -35,8 +35,8 @@ struct Header {
 };
 
 struct Node {
-  Word used;  ///< 1: some mount took this place; it lives while it locks its byte.
-  Word pid;   ///< As that mount sees itself.
+  Word used;                   ///< 1: some mount took this place; it lives while it locks its byte.
+  Word pid;                    ///< As that mount sees itself.
   std::atomic<uint32_t> bell;  ///< Counted up and woken when a claim was granted: a hint.
   uint32_t unused;
   std::array<char, 104> host;
@@ -58,11 +58,11 @@ struct PinRecord {
 inline constexpr uint32_t kAllocated = 1U << 16;
 
 struct Lock {
-  Word used;      ///< 1, or 0 when it is in the free list.
-  Word hash;      ///< Of the key.
-  Word next;      ///< Lock + 1, in its chain or in the free list.
+  Word used;  ///< 1, or 0 when it is in the free list.
+  Word hash;  ///< Of the key.
+  Word next;  ///< Lock + 1, in its chain or in the free list.
   Word key_size;
-  Word pinned;    ///< 0: not; 1 or 2: by pins[0] or pins[1].
+  Word pinned;  ///< 0: not; 1 or 2: by pins[0] or pins[1].
   std::array<PinRecord, 2> pins;
   Word token_high;  ///< Of the holder in an exclusive mode.
   Word token_low;

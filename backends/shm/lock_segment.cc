@@ -116,8 +116,8 @@ LockSegment::LockSegment(void* base)
     : header_(static_cast<Header*>(base)),
       nodes_(reinterpret_cast<Node*>(static_cast<std::byte*>(base) + kNodesAt)),
       chains_(reinterpret_cast<Word*>(static_cast<std::byte*>(base) + kChainsAt)),
-      locks_(reinterpret_cast<Lock*>(static_cast<std::byte*>(base) +
-                                     locks_at(header_->lock_count))),
+      locks_(
+          reinterpret_cast<Lock*>(static_cast<std::byte*>(base) + locks_at(header_->lock_count))),
       lock_count_(header_->lock_count) {}
 
 bool LockSegment::begin(uint32_t node) {
@@ -222,14 +222,14 @@ std::optional<LockSegment::Place> LockSegment::find_or_make(std::string_view key
   return place;
 }
 
-std::optional<LockSegment::Place> LockSegment::find_key(std::string_view lockspace,
-                                                       std::string_view name) const {
+std::optional<LockSegment::Place> LockSegment::place_of(std::string_view lockspace,
+                                                        std::string_view name) const {
   const std::string key = key_for(lockspace, name);
   return find(key, hash_of(key));
 }
 
-std::optional<LockSegment::Place> LockSegment::find_or_make_key(std::string_view lockspace,
-                                                               std::string_view name) {
+std::optional<LockSegment::Place> LockSegment::place_for(std::string_view lockspace,
+                                                         std::string_view name) {
   const std::string key = key_for(lockspace, name);
   if (key.size() > kKeyBytes) return std::nullopt;
   return find_or_make(key, hash_of(key));
@@ -294,7 +294,7 @@ void LockSegment::grant(Lock& lock, uint32_t node, Mode mode) {
 LockSegment::Turn LockSegment::acquire(uint32_t node, std::string_view lockspace,
                                        std::string_view name, Mode mode, bool now, Place& place,
                                        NodeSet& wake) {
-  const auto found = find_or_make_key(lockspace, name);
+  const auto found = place_for(lockspace, name);
   if (!found) return Turn::kFull;
   place = *found;
   Lock& record = lock(place);
@@ -371,10 +371,9 @@ std::optional<uint32_t> LockSegment::next_to_go(const Lock& lock) const {
     const bool converts = claim.held != Mode::kNL;
     conversions = conversions || converts;
     if (converts && !fits(claims, i, claim.wanted)) continue;
-    const bool goes_first =
-        !first || (converts && claims[*first].held == Mode::kNL) ||
-        (converts == (claims[*first].held != Mode::kNL) &&
-         before(claim.ticket, claims[*first].ticket));
+    const bool goes_first = !first || (converts && claims[*first].held == Mode::kNL) ||
+                            (converts == (claims[*first].held != Mode::kNL) &&
+                             before(claim.ticket, claims[*first].ticket));
     if (goes_first) first = i;
   }
   if (!first || claims[*first].held != Mode::kNL) return first;

@@ -58,6 +58,8 @@ class LockSegment {
   /// kGranted, kWaits, and where the node held something before, `place` is the lock's.
   Turn acquire(uint32_t node, std::string_view lockspace, std::string_view name, Mode mode,
                bool now, Place& place, NodeSet& wake);
+  /// Of a lock that is held, wanted or pinned.
+  std::optional<Place> place_of(std::string_view lockspace, std::string_view name) const;
   /// Ends a wait; false when it has been granted already. What was held is held.
   bool cancel(uint32_t node, Place place, NodeSet& wake);
   /// Ends whatever the node has of the lock.
@@ -83,8 +85,7 @@ class LockSegment {
   Lock& lock(Place place) const;
   std::optional<Place> find(std::string_view key, uint32_t hash) const;
   std::optional<Place> find_or_make(std::string_view key, uint32_t hash);
-  std::optional<Place> find_key(std::string_view lockspace, std::string_view name) const;
-  std::optional<Place> find_or_make_key(std::string_view lockspace, std::string_view name);
+  std::optional<Place> place_for(std::string_view lockspace, std::string_view name);
   void unlink(Place place);
   void collect(Place place);
   void put_free(Place place);

@@ -62,7 +62,8 @@ RemoteLock LockSegment::show(const Lock& lock, uint32_t node) const {
       who = presence_of(key_values({text.words.data(), kTextBytes}));
     }
     if (claim.held != Mode::kNL) {
-      const uint64_t token = is_exclusive(claim.held) ? tokens(static_cast<Place>(&lock - locks_)).next : 0;
+      const uint64_t token =
+          is_exclusive(claim.held) ? tokens(static_cast<Place>(&lock - locks_)).next : 0;
       out.claims.push_back({claim.held, false, token, who});
     }
     if (claim.waits()) out.claims.push_back({claim.wanted, true, 0, who});
@@ -72,7 +73,7 @@ RemoteLock LockSegment::show(const Lock& lock, uint32_t node) const {
 
 std::optional<RemoteLock> LockSegment::look(uint32_t node, std::string_view lockspace,
                                             std::string_view name) {
-  const auto place = find_key(lockspace, name);
+  const auto place = place_of(lockspace, name);
   if (!place) return std::nullopt;
   RemoteLock out = show(lock(*place), node);
   if (!out.pin && out.claims.empty()) return std::nullopt;
@@ -97,7 +98,7 @@ std::vector<RemoteLock> LockSegment::look_all(uint32_t node, std::string_view lo
 
 LockErrc LockSegment::pin(std::string_view lockspace, std::string_view name, const Pin& pin,
                           bool fresh) {
-  const auto place = find_or_make_key(lockspace, name);
+  const auto place = place_for(lockspace, name);
   if (!place) return LockErrc::kLimit;
   Lock& record = lock(*place);
   const uint32_t now = record.pinned.load();
@@ -110,7 +111,7 @@ LockErrc LockSegment::pin(std::string_view lockspace, std::string_view name, con
 }
 
 LockErrc LockSegment::unpin(std::string_view lockspace, std::string_view name) {
-  const auto place = find_key(lockspace, name);
+  const auto place = place_of(lockspace, name);
   if (!place || lock(*place).pinned.load() == 0) return LockErrc::kNotFound;
   lock(*place).pinned.store(0);
   collect(*place);

@@ -29,7 +29,7 @@ constexpr int64_t kNodeBytes = kChangeByte + 1;
 // A change takes a microsecond: so many tries are worth less than going to sleep.
 constexpr int kEnterTries = 40;
 // How long a new mount waits for one that is within a change, and must have been stopped there.
-constexpr auto kJoinTime = std::chrono::seconds(5);
+constexpr auto kJoinTime = std::chrono::seconds(2);
 
 bool try_byte(int fd, int64_t byte) {
   return set_bytes(fd, ByteLock::kWrite, byte, byte) == LockErrc::kOk;
@@ -140,8 +140,7 @@ SharedSegment::~SharedSegment() {
 
 std::optional<std::string> SharedSegment::join() {
   const std::string own = fmt::format("/proc/self/fd/{}", fd_);
-  if (inotify_ < 0 ||
-      inotify_add_watch(inotify_, own.c_str(), IN_CLOSE_WRITE | IN_ATTRIB) < 0) {
+  if (inotify_ < 0 || inotify_add_watch(inotify_, own.c_str(), IN_CLOSE_WRITE | IN_ATTRIB) < 0) {
     return because("cannot watch it (inotify; see fs.inotify.max_user_instances)");
   }
   self_ = kNodes - 1;  // In whose name we are within, until we have a place.
@@ -153,8 +152,8 @@ std::optional<std::string> SharedSegment::join() {
     }
     bury_dead();
     uint32_t place = 0;
-    while (place < kNodes && (locks_->node(place).used.load() != 0 ||
-                              !try_byte(fd_, kNodeBytes + int64_t{place}))) {
+    while (place < kNodes &&
+           (locks_->node(place).used.load() != 0 || !try_byte(fd_, kNodeBytes + int64_t{place}))) {
       ++place;
     }
     if (place < kNodes) {
@@ -170,8 +169,7 @@ std::optional<std::string> SharedSegment::join() {
     if (place < kNodes) return std::nullopt;
     return fmt::format("{} mounts use it already, more cannot", kNodes);
   } catch (const DamagedSegment& damage) {
-    return fmt::format("it is damaged ({}); unmount all that use it, and remove it",
-                       damage.what());
+    return fmt::format("it is damaged ({}); unmount all that use it, and remove it", damage.what());
   }
 }
 
@@ -231,13 +229,11 @@ std::string SharedSegment::who_is_within() {
   const auto node = locks_->within();
   if (!node) return "another mount";
   const Node& it = locks_->node(*node);
-  return fmt::format("the mount with pid {} on {}, stopped in the midst of a change",
-                     it.pid.load(), it.host_name());
+  return fmt::format("the mount with pid {} on {}, stopped in the midst of a change", it.pid.load(),
+                     it.host_name());
 }
 
-uint32_t SharedSegment::bell() {
-  return locks_->node(self_).bell.load(std::memory_order_acquire);
-}
+uint32_t SharedSegment::bell() { return locks_->node(self_).bell.load(std::memory_order_acquire); }
 
 uint32_t SharedSegment::listen(uint32_t heard) {
   std::atomic<uint32_t>& bell = locks_->node(self_).bell;

@@ -75,7 +75,7 @@ class SharedSegment {
   size_t size_;
   int inotify_ = -1;
   std::unique_ptr<LockSegment> locks_;
-  uint32_t self_ = 0;     ///< Before it has joined, in whose name it is within.
+  uint32_t self_ = 0;  ///< Before it has joined, in whose name it is within.
   bool joined_ = false;
   NodeSet wake_ = 0;
 };

@@ -27,9 +27,7 @@ int interrupt_signal() { return SIGRTMIN; }
 }  // namespace
 
 ShmBackend::ShmBackend(EventLoop& loop, std::unique_ptr<shm::SharedSegment> segment)
-    : loop_(loop),
-      segment_(std::move(segment)),
-      self_(std::make_shared<ShmBackend*>(this)) {
+    : loop_(loop), segment_(std::move(segment)), self_(std::make_shared<ShmBackend*>(this)) {
   traits_.name = "shm";
   traits_.slots = false;
   traits_.other_nodes = true;
@@ -191,9 +189,8 @@ void ShmBackend::acquired(ClaimId id, Mode mode, std::optional<Turn> turn) {
   switch (*turn) {
     case Turn::kGranted: {
       TokenBlock tokens;
-      const bool read = !is_exclusive(mode) || guarded([&] {
-        tokens = segment_->locks().tokens(found->second.place);
-      });
+      const bool read = !is_exclusive(mode) ||
+                        guarded([&] { tokens = segment_->locks().tokens(found->second.place); });
       if (!read) return failed(id, LockErrc::kUnreachable);
       return events_->granted(id, mode, tokens);
     }
@@ -271,35 +268,29 @@ void ShmBackend::inspect(QueryId query, std::string_view lockspace, std::string_
 }
 
 void ShmBackend::list(QueryId query, std::string_view lockspace) {
-  change(
-      [this, space = std::string(lockspace)] {
-        return segment_->locks().look_all(segment_->self(), space);
-      },
-      [this, query](std::optional<std::vector<RemoteLock>> locks) {
-        events_->answered(query, locks ? LockErrc::kOk : LockErrc::kUnreachable,
-                          std::move(locks).value_or(std::vector<RemoteLock>()));
-      });
+  change([this, space = std::string(
+                    lockspace)] { return segment_->locks().look_all(segment_->self(), space); },
+         [this, query](std::optional<std::vector<RemoteLock>> locks) {
+           events_->answered(query, locks ? LockErrc::kOk : LockErrc::kUnreachable,
+                             std::move(locks).value_or(std::vector<RemoteLock>()));
+         });
 }
 
 void ShmBackend::pin(QueryId query, std::string_view lockspace, std::string_view name,
                      const Pin& pin, bool fresh) {
-  change(
-      [this, space = std::string(lockspace), name = std::string(name), pin, fresh] {
-        return segment_->locks().pin(space, name, pin, fresh);
-      },
-      [this, query](std::optional<LockErrc> result) {
-        events_->answered(query, result.value_or(LockErrc::kUnreachable), {});
-      });
+  change([this, space = std::string(lockspace), name = std::string(name), pin,
+          fresh] { return segment_->locks().pin(space, name, pin, fresh); },
+         [this, query](std::optional<LockErrc> result) {
+           events_->answered(query, result.value_or(LockErrc::kUnreachable), {});
+         });
 }
 
 void ShmBackend::unpin(QueryId query, std::string_view lockspace, std::string_view name) {
-  change(
-      [this, space = std::string(lockspace), name = std::string(name)] {
-        return segment_->locks().unpin(space, name);
-      },
-      [this, query](std::optional<LockErrc> result) {
-        events_->answered(query, result.value_or(LockErrc::kUnreachable), {});
-      });
+  change([this, space = std::string(lockspace),
+          name = std::string(name)] { return segment_->locks().unpin(space, name); },
+         [this, query](std::optional<LockErrc> result) {
+           events_->answered(query, result.value_or(LockErrc::kUnreachable), {});
+         });
 }
 
 // Somebody may have granted us what we wait for.
