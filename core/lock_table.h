@@ -108,6 +108,8 @@ class LockTable final : public ClaimEvents {
   void contended(ClaimId claim) override;
   void lost(ClaimId claim, std::string_view why) override;
   void answered(QueryId query, LockErrc result, std::vector<RemoteLock> locks) override;
+  /// Answers, with kUnreachable, all questions that their backends have not answered.
+  void end_queries();
 
   /// All waits, with whom each waits for and whether it is part of a cycle.
   std::vector<WaitForGraph::Row> waits() const { return graph_.rows(); }

@@ -32,6 +32,12 @@ void LockTable::answered(QueryId id, LockErrc result, std::vector<RemoteLock> lo
   told(result, std::move(locks));
 }
 
+void LockTable::end_queries() {
+  std::vector<QueryId> open;
+  queries_.for_each([&](QueryId id, const Query& /*query*/) { open.push_back(id); });
+  for (const QueryId id : open) answered(id, LockErrc::kUnreachable, {});
+}
+
 void LockTable::set_pin(Lockspace& space, std::string_view name, const std::optional<Pin>& pin) {
   Lock* known = find(space, name);
   if ((known != nullptr ? known->pin : std::nullopt) == pin) return;

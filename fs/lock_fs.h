@@ -37,6 +37,9 @@ class LockFs final : public LockObserver {
   using Backends = std::map<std::string, LockBackend*>;
   LockFs(EventLoop& loop, const Options& options, Backends backends);
 
+  /// The mount is gone: ends what still waits for an answer. Nothing comes after it.
+  void end();
+
   // Names: lock_fs_names.cc
   void lookup(fuse_req_t req, NodeId parent, const char* name);
   void forget(NodeId node) { nodes_.forget(node); }

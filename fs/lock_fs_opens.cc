@@ -59,6 +59,16 @@ void LockFs::drop_handle(HandleId id) {
   handles_.erase(id);
 }
 
+void LockFs::end() {
+  table_.end_queries();
+  for (const auto& [owner, waiting] : std::exchange(parked_, {})) {
+    for (const Parked& parked : waiting) fuse_reply_err(parked.req, ENOTCONN);
+  }
+  handles_.for_each([](HandleId /*id*/, Handle& handle) {
+    if (handle.poll != nullptr) fuse_pollhandle_destroy(std::exchange(handle.poll, nullptr));
+  });
+}
+
 void LockFs::create(fuse_req_t req, NodeId parent, const char* name, fuse_file_info* fi) {
   Lockspace* space = NodeTable::kind(parent) == NodeKind::kLockspace
                          ? table_.find_lockspace(NodeTable::space(parent))

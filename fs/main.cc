@@ -102,6 +102,7 @@ tl::expected<std::map<std::string, std::unique_ptr<LockBackend>>, std::string> m
 
 int serve(const Options& options, Parent& parent) {
   EventLoop loop;
+  const int signals = watch_signals(loop);  // Before any backend starts a thread.
   auto backends = make_backends(options, loop);
   if (!backends) {
     spdlog::error("{}", backends.error());
@@ -111,7 +112,6 @@ int serve(const Options& options, Parent& parent) {
   for (const auto& [name, backend] : *backends) by_space[name] = backend.get();
   LockFs fs(loop, options, by_space);
   Session session(loop, fs, options);
-  const int signals = watch_signals(loop);
   int status = kOk;
   session.on_ready([&](const std::optional<std::string>& refusal) {
     if (refusal) {

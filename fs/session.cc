@@ -71,7 +71,9 @@ Session::Session(EventLoop& loop, LockFs& fs, const Options& options)
 Session::~Session() {
   if (mounted_) {
     loop_.unwatch(fuse_session_fd(session_));
+    fuse_session_exit(session_);  // Replies have nobody to go to, and libfuse is not to complain.
     fuse_session_unmount(session_);
+    fs_.end();
   }
   if (session_ != nullptr) fuse_session_destroy(session_);
 }

@@ -22,127 +22,10 @@
 #include <thread>
 #include <vector>
 
+#include "tests/bench/bench.h"
+
+namespace lockfs::bench {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-using Words = std::vector<std::string>;
-
-double micros(Clock::duration d) { return std::chrono::duration<double, std::micro>(d).count(); }
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values.at(values.size() / 2);
-}
-
-double percentile(std::vector<double> values, double part) {
-  std::sort(values.begin(), values.end());
-  return values.at(static_cast<size_t>(static_cast<double>(values.size() - 1) * part));
-}
-
-[[noreturn]] void die(const char* what) {
-  std::perror(what);
-  std::exit(1);
-}
-
-pid_t start(const Words& words) {
-  const pid_t pid = fork();
-  if (pid != 0) return pid;
-  prctl(PR_SET_PDEATHSIG, SIGTERM);
-  std::vector<char*> argv;
-  for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
-  argv.push_back(nullptr);
-  const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-  dup2(null, 1);
-  dup2(null, 2);
-  execv(argv[0], argv.data());
-  _exit(127);
-}
-
-// A served mount; `dir` is where locks can be taken.
-struct Served {
-  std::string mountpoint;
-  std::string dir;
-  pid_t pid = -1;
-
-  Served(const Words& command, const std::string& subdir) {
-    std::string pattern = "/tmp/lockfs-bench-XXXXXX";
-    if (mkdtemp(pattern.data()) == nullptr) die("mkdtemp");
-    mountpoint = pattern;
-    dir = mountpoint + subdir;
-    struct stat before {};
-    struct stat now {};
-    stat(mountpoint.c_str(), &before);
-    Words words = command;
-    words.push_back(mountpoint);
-    pid = start(words);
-    do {
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    } while (stat(mountpoint.c_str(), &now) != 0 || now.st_dev == before.st_dev);
-  }
-  ~Served() {
-    umount2(mountpoint.c_str(), MNT_DETACH);
-    kill(pid, SIGTERM);
-    waitpid(pid, nullptr, 0);
-    rmdir(mountpoint.c_str());
-  }
-  Served(const Served&) = delete;
-  Served& operator=(const Served&) = delete;
-};
-
-void by_excl(const std::string& dir, int cycles) {
-  const std::string name = dir + "/bench-excl";
-  for (int i = 0; i < cycles; ++i) {
-    const int fd = open(name.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666);
-    if (fd < 0) die("O_EXCL");
-    close(fd);
-  }
-}
-
-void by_flock(const std::string& dir, int cycles) {
-  const std::string name = dir + "/bench-flock";
-  const int fd = open(name.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
-  for (int i = 0; i < cycles; ++i) {
-    if (flock(fd, LOCK_EX) != 0 || flock(fd, LOCK_UN) != 0) die("flock");
-  }
-  close(fd);
-}
-
-void by_mode_string(const std::string& dir, int cycles) {
-  const std::string name = dir + "/bench-mode";
-  const int fd = open(name.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
-  for (int i = 0; i < cycles; ++i) {
-    if (write(fd, "EX\n", 3) != 3 || write(fd, "UN\n", 3) != 3) die("write");
-  }
-  close(fd);
-}
-
-using Way = void (*)(const std::string& dir, int cycles);
-
-// Microseconds a cycle with `callers` processes at once, each in a name of its own directory's.
-double measure(Way way, const std::string& dir, int cycles, int core) {
-  const pid_t child = fork();
-  if (child == 0) {
-    if (core >= 0) {
-      cpu_set_t set;
-      CPU_ZERO(&set);
-      CPU_SET(static_cast<size_t>(core), &set);
-      sched_setaffinity(0, sizeof set, &set);
-    }
-    const auto begin = Clock::now();
-    way(dir, cycles);
-    const double each = micros(Clock::now() - begin) / cycles;
-    std::ofstream("/tmp/lockfs-bench-result." + std::to_string(getppid())) << each;
-    _exit(0);
-  }
-  int status = 0;
-  waitpid(child, &status, 0);
-  if (status != 0) std::exit(1);
-  double each = 0;
-  const std::string result = "/tmp/lockfs-bench-result." + std::to_string(getpid());
-  std::ifstream(result) >> each;
-  unlink(result.c_str());
-  return each;
-}
 
 void place(pid_t pid, int core) {
   cpu_set_t set;
@@ -160,20 +43,13 @@ struct Placement {
 };
 constexpr Placement kPlacements[] = {{"free", -1, -1}, {"two cores", 0, 1}, {"one core", 0, 0}};
 
-struct Row {
-  const char* name;
-  Way way;
-};
-constexpr Row kWays[] = {
-    {"O_EXCL, close", by_excl}, {"flock EX, UN", by_flock}, {"write EX, UN", by_mode_string}};
-
 void cycles_beside_the_floor(const Words& lockfs, const Words& null_fs, const char* title,
                              int rounds, int cycles) {
   Served floor(null_fs, "");
   Served real(lockfs, "/default");
   std::printf("\n%s: microseconds a cycle, median of %d rounds in turn\n", title, rounds);
   std::printf("%-16s %-10s %8s %8s %6s\n", "way", "placement", "floor", "lockfs", "ratio");
-  for (const Row& row : kWays) {
+  for (const Row& row : ways()) {
     for (const Placement& at : kPlacements) {
       place(floor.pid, at.daemon);
       place(real.pid, at.daemon);
@@ -232,12 +108,6 @@ void hand_over(const std::string& dir, int waiters, int hand_overs) {
   std::printf("%8d %10.1f %10.1f\n", waiters, median(times), percentile(times, 0.99));
 }
 
-double run_command(const Words& words) {
-  const auto begin = Clock::now();
-  waitpid(start(words), nullptr, 0);
-  return micros(Clock::now() - begin);
-}
-
 void flock_command(const std::string& dir) {
   std::vector<double> there;
   std::vector<double> here;
@@ -274,9 +144,7 @@ void idle_and_start(const std::string& lockfs) {
               percentile(starts, 1) / 1000);
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv) {
   if (argc < 3) return 2;
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   const std::string lockfs = argv[1];
@@ -298,3 +166,8 @@ int main(int argc, char** argv) {
   idle_and_start(lockfs);
   return 0;
 }
+
+}  // namespace
+}  // namespace lockfs::bench
+
+int main(int argc, char** argv) { return lockfs::bench::run(argc, argv); }

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT
+#include "tests/bench/bench.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <thread>
+
+namespace lockfs::bench {
+namespace {
+
+void by_excl(const std::string& dir, int cycles) {
+  const std::string name = dir + "/bench-excl";
+  for (int i = 0; i < cycles; ++i) {
+    const int fd = open(name.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666);
+    if (fd < 0) die("O_EXCL");
+    close(fd);
+  }
+}
+
+void by_flock(const std::string& dir, int cycles) {
+  const std::string name = dir + "/bench-flock";
+  const int fd = open(name.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
+  for (int i = 0; i < cycles; ++i) {
+    if (flock(fd, LOCK_EX) != 0 || flock(fd, LOCK_UN) != 0) die("flock");
+  }
+  close(fd);
+}
+
+void by_mode_string(const std::string& dir, int cycles) {
+  const std::string name = dir + "/bench-mode";
+  const int fd = open(name.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
+  for (int i = 0; i < cycles; ++i) {
+    if (write(fd, "EX\n", 3) != 3 || write(fd, "UN\n", 3) != 3) die("write");
+  }
+  close(fd);
+}
+
+}  // namespace
+
+const std::vector<Row>& ways() {
+  static const std::vector<Row> all = {
+      {"O_EXCL, close", by_excl}, {"flock EX, UN", by_flock}, {"write EX, UN", by_mode_string}};
+  return all;
+}
+
+double micros(Clock::duration d) { return std::chrono::duration<double, std::micro>(d).count(); }
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values.at(values.size() / 2);
+}
+
+double percentile(std::vector<double> values, double part) {
+  std::sort(values.begin(), values.end());
+  return values.at(static_cast<size_t>(static_cast<double>(values.size() - 1) * part));
+}
+
+void die(const char* what) {
+  std::perror(what);
+  std::exit(1);
+}
+
+pid_t start(const Words& words) {
+  const pid_t pid = fork();
+  if (pid != 0) return pid;
+  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  std::vector<char*> argv;
+  for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
+  argv.push_back(nullptr);
+  const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+  dup2(null, 1);
+  dup2(null, 2);
+  execv(argv[0], argv.data());
+  _exit(127);
+}
+
+Served::Served(const Words& command, const std::string& subdir) {
+  std::string pattern = "/tmp/lockfs-bench-XXXXXX";
+  if (mkdtemp(pattern.data()) == nullptr) die("mkdtemp");
+  mountpoint = pattern;
+  dir = mountpoint + subdir;
+  struct stat before {};
+  struct stat now {};
+  stat(mountpoint.c_str(), &before);
+  Words words = command;
+  words.push_back(mountpoint);
+  pid = start(words);
+  do {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  } while (stat(mountpoint.c_str(), &now) != 0 || now.st_dev == before.st_dev);
+}
+Served::~Served() {
+  umount2(mountpoint.c_str(), MNT_DETACH);
+  kill(pid, SIGTERM);
+  waitpid(pid, nullptr, 0);
+  rmdir(mountpoint.c_str());
+}
+
+double measure(Way way, const std::string& dir, int cycles, int core) {
+  const pid_t child = fork();
+  if (child == 0) {
+    if (core >= 0) {
+      cpu_set_t set;
+      CPU_ZERO(&set);
+      CPU_SET(static_cast<size_t>(core), &set);
+      sched_setaffinity(0, sizeof set, &set);
+    }
+    const auto begin = Clock::now();
+    way(dir, cycles);
+    const double each = micros(Clock::now() - begin) / cycles;
+    std::ofstream("/tmp/lockfs-bench-result." + std::to_string(getppid())) << each;
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  if (status != 0) std::exit(1);
+  double each = 0;
+  const std::string result = "/tmp/lockfs-bench-result." + std::to_string(getpid());
+  std::ifstream(result) >> each;
+  unlink(result.c_str());
+  return each;
+}
+
+double run_command(const Words& words) {
+  const auto begin = Clock::now();
+  waitpid(start(words), nullptr, 0);
+  return micros(Clock::now() - begin);
+}
+
+}  // namespace lockfs::bench
