@@ -39,7 +39,7 @@ LockErrc set_bytes(int fd, ByteLock how, int64_t first, int64_t last) {
 
 bool bytes_are_taken(int fd, ByteLock how, int64_t first, int64_t last) {
   struct flock lock = lock_of(how, first, last);
-  return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+  return fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
 }
 
 LockErrc wait_for_byte(int fd, int64_t byte) {

@@ -60,16 +60,22 @@ std::string value_of(const KeyValues& words, const char* key) {
 }
 
 std::string presence_words(const Presence& who) {
-  return fmt::format("pid={} uid={} since={} more={} host={} comm={} container={} note={}", who.pid,
-                     who.uid, who.since, who.more, quoted(who.host).substr(0, kLongest),
-                     quoted(who.comm), quoted(who.container).substr(0, kLongest), quoted(who.note));
+  return fmt::format("pid={} uid={} since={} more={} token={} host={} comm={} container={} note={}",
+                     who.pid, who.uid, who.since, who.more, who.token,
+                     quoted(who.host).substr(0, kLongest), quoted(who.comm),
+                     quoted(who.container).substr(0, kLongest), quoted(who.note));
 }
 
 Presence presence_of(const KeyValues& words) {
-  return {value_of(words, "host"),      number_of<pid_t>(words, "pid"),
-          value_of(words, "comm"),      number_of<uid_t>(words, "uid"),
-          value_of(words, "container"), number_of<int64_t>(words, "since"),
-          value_of(words, "note"),      number_of<uint32_t>(words, "more")};
+  return {value_of(words, "host"),
+          number_of<pid_t>(words, "pid"),
+          value_of(words, "comm"),
+          number_of<uid_t>(words, "uid"),
+          value_of(words, "container"),
+          number_of<int64_t>(words, "since"),
+          value_of(words, "note"),
+          number_of<uint32_t>(words, "more"),
+          number_of<uint64_t>(words, "token")};
 }
 
 uint64_t text_checksum(std::string_view text) {

@@ -8,6 +8,7 @@
 #include <map>
 
 #include "backends/file/file_backend.h"
+#include "backends/libpod/libpod_backend.h"
 #include "backends/memory.h"
 #include "backends/shm/shm_backend.h"
 
@@ -23,18 +24,6 @@ Wrong check_memory(std::string_view rest) {
 }
 Made make_memory(std::string_view /*rest*/, EventLoop& /*loop*/) {
   return std::make_unique<MemoryBackend>();
-}
-
-Wrong check_file(std::string_view rest) {
-  if (rest.starts_with('/')) return std::nullopt;
-  return "file: takes the absolute path of a directory, but has '" + std::string(rest) + "'";
-}
-Made make_file(std::string_view rest, EventLoop& loop) {
-  const std::string directory(rest);
-  if (auto wrong = FileBackend::try_directory(directory)) {
-    return tl::make_unexpected(std::move(*wrong));
-  }
-  return std::make_unique<FileBackend>(loop, directory);
 }
 
 // "NAME?key=value,word" in its parts.
@@ -56,12 +45,46 @@ Query split_query(std::string_view rest) {
   return out;
 }
 
-// The segment's path, and for how many locks; else what is wrong.
-struct ShmUrl {
-  std::string path;
+// What stands behind the '?' of file: and shm:.
+struct Layout {
+  bool libpod = false;
+  bool write = false;
   std::optional<uint32_t> locks;
 };
-tl::expected<ShmUrl, std::string> parse_shm(std::string_view rest) {
+tl::expected<Layout, std::string> layout_of(const Query& query, bool knows_locks) {
+  Layout out;
+  for (const auto& [key, value] : query.options) {
+    if (key == "layout" && value == "libpod") {
+      out.libpod = true;
+    } else if (key == "write" && value.empty()) {
+      out.write = true;
+    } else if (key == "locks" && knows_locks) {
+      uint32_t count = 0;
+      const auto [end, wrong] = std::from_chars(value.data(), value.data() + value.size(), count);
+      if (wrong != std::errc() || end != value.data() + value.size() || count < 64 ||
+          count > 1U << 20U || !std::has_single_bit(count)) {
+        return tl::make_unexpected("locks=" + value + ": takes a power of two from 64 to 1048576");
+      }
+      out.locks = count;
+    } else {
+      return tl::make_unexpected("unknown option '" + key + (value.empty() ? "" : "=" + value) +
+                                 "'; known: layout=libpod" + (knows_locks ? ", locks=N" : "") +
+                                 ", and write with that layout");
+    }
+  }
+  if (out.write && !out.libpod) return tl::make_unexpected("write goes with layout=libpod only");
+  if (out.locks && out.libpod) return tl::make_unexpected("podman says how many locks there are");
+  return out;
+}
+
+// A backend's path, and the layout of what is there; else what is wrong.
+struct Located {
+  std::string path;
+  Layout layout;
+};
+using Where = tl::expected<Located, std::string>;
+
+Where parse_shm(std::string_view rest) {
   const auto fail = [&](const std::string& words) {
     return tl::make_unexpected("shm:" + std::string(rest) + ": " + words);
   };
@@ -71,29 +94,58 @@ tl::expected<ShmUrl, std::string> parse_shm(std::string_view rest) {
       query.name.find_first_of(std::string_view("/\0", 2)) != std::string_view::npos) {
     return fail("takes the name of a segment in /dev/shm, as shm:locks");
   }
-  ShmUrl out{"/dev/shm/" + std::string(query.name), std::nullopt};
-  for (const auto& [key, value] : query.options) {
-    if (key != "locks") return fail("unknown option '" + key + "'; known: locks=N");
-    uint32_t count = 0;
-    const auto [end, wrong] = std::from_chars(value.data(), value.data() + value.size(), count);
-    if (wrong != std::errc() || end != value.data() + value.size() || count < 64 ||
-        count > 1U << 20U || !std::has_single_bit(count)) {
-      return fail("locks=" + value + ": takes a power of two from 64 to 1048576");
-    }
-    out.locks = count;
-  }
-  return out;
+  const auto layout = layout_of(query, true);
+  if (!layout) return fail(layout.error());
+  return Located{"/dev/shm/" + std::string(query.name), *layout};
 }
 Wrong check_shm(std::string_view rest) {
-  const auto url = parse_shm(rest);
-  return url ? std::nullopt : Wrong(url.error());
+  const auto where = parse_shm(rest);
+  return where ? std::nullopt : Wrong(where.error());
 }
+
+Where parse_file(std::string_view rest) {
+  const Query query = split_query(rest);
+  if (!query.name.starts_with('/')) {
+    return tl::make_unexpected("file: takes the absolute path of a directory, but has '" +
+                               std::string(rest) + "'");
+  }
+  const auto layout = layout_of(query, false);
+  if (!layout) {
+    return tl::make_unexpected("file:" + std::string(rest) + ": " + layout.error());
+  }
+  return Located{std::string(query.name), *layout};
+}
+Wrong check_file(std::string_view rest) {
+  const auto where = parse_file(rest);
+  return where ? std::nullopt : Wrong(where.error());
+}
+
+Made make_libpod(libpod::MadeLocks locks, const Layout& layout, EventLoop& loop) {
+  if (!locks) return tl::make_unexpected(locks.error());
+  return std::make_unique<LibpodBackend>(loop, std::move(*locks), layout.write);
+}
+
 Made make_shm(std::string_view rest, EventLoop& loop) {
-  const auto url = parse_shm(rest);
-  if (!url) return tl::make_unexpected(url.error());
-  auto segment = shm::SharedSegment::open(url->path, url->locks);
+  const auto where = parse_shm(rest);
+  if (!where) return tl::make_unexpected(where.error());
+  if (where->layout.libpod) {
+    return make_libpod(libpod::open_segment(where->path), where->layout, loop);
+  }
+  auto segment = shm::SharedSegment::open(where->path, where->layout.locks);
   if (!segment) return tl::make_unexpected(segment.error());
   return std::make_unique<ShmBackend>(loop, std::move(*segment));
+}
+
+Made make_file(std::string_view rest, EventLoop& loop) {
+  const auto where = parse_file(rest);
+  if (!where) return tl::make_unexpected(where.error());
+  if (where->layout.libpod) {
+    return make_libpod(libpod::open_directory(where->path), where->layout, loop);
+  }
+  if (auto wrong = FileBackend::try_directory(where->path)) {
+    return tl::make_unexpected(std::move(*wrong));
+  }
+  return std::make_unique<FileBackend>(loop, where->path);
 }
 
 struct Row {

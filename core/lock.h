@@ -124,7 +124,10 @@ struct Claim {
   bool asking = false;             ///< An acquire is under way; its answer will come.
   bool in_call = false;            ///< We are inside the verb; an answer now is only noted.
   bool weakening = false;          ///< The last acquire was to give up a part of it.
+  Mode asked = Mode::kNL;          ///< By the last acquire.
   bool undescribed = false;        ///< The backend is yet to be told who holds.
+  bool contended = false;          ///< Another node waits for it.
+  uint32_t turns = 0;              ///< So many more are granted under it when it is contended.
   LockErrc error = LockErrc::kOk;  ///< Of the last acquire.
   OwnerId asked_for = OwnerId::kNone;
   TokenBlock tokens;
@@ -171,6 +174,8 @@ struct Lock {
   bool held() const;  ///< By anybody, above NL.
   bool visible() const { return held() || pin; }
   size_t waiters() const { return queues ? queues->size : 0; }
+  /// Does anybody wait for it, here or on another node that has said so?
+  bool is_wanted() const { return waiters() != 0 || (claim != nullptr && claim->contended); }
   uint64_t inode() const;
 
   /// Would `want` go with what others than `owner` hold?

@@ -46,7 +46,8 @@ struct Presence {
   std::string container;  ///< As in ProcessInfo.
   int64_t since = 0;      ///< Of the grant: nanoseconds since 1970 by that host's clock.
   std::string note;
-  uint32_t more = 0;  ///< How many others of the same node hold with it.
+  uint32_t more = 0;   ///< How many others of the same node hold with it.
+  uint64_t token = 0;  ///< Its fencing token; 0: its mode takes none.
 };
 
 /// A claim of some other node.
@@ -78,6 +79,7 @@ struct LockTraits {
   bool sees_other_nodes = true;   ///< Can inspect and list; a backend of one node sees all.
   bool other_nodes = false;       ///< Can there be other nodes at all?
   bool keeps_pins = false;        ///< Pins outlive this daemon.
+  bool value_block = true;        ///< Holders of all nodes share the lock value block.
   size_t max_name_bytes = 255;
 };
 

@@ -121,7 +121,9 @@ std::optional<LockErrc> LockTable::request(OwnerId id, Request request, Client c
       return result;
     }
     if (claimed) return claimed;
-    if (request.now && asks_patiently(lock)) return LockErrc::kWouldBlock;
+    if (request.now && (asks_patiently(lock) || yields(lock, *owner))) {
+      return LockErrc::kWouldBlock;
+    }
   } else if (request.now) {
     return LockErrc::kWouldBlock;
   }

@@ -100,6 +100,9 @@ class LockTable final : public ClaimEvents {
   /// A backend is told who holds under a claim once it was held that long: who holds for
   /// microseconds only is not worth telling.
   static constexpr Duration kDescribeAfter = std::chrono::milliseconds(1);
+  /// When another node waits for a claim, so many more are granted under it here before newcomers
+  /// stand back until it was given up: a hand-over between nodes costs several within one.
+  static constexpr uint32_t kLocalTurns = 8;
 
   void write_lvb(Lock& lock, std::string_view value);
 
@@ -160,7 +163,9 @@ class LockTable final : public ClaimEvents {
   void lose(Owner& owner, std::string_view why);
   void erase(Owner& owner);
   void advance(Lock& lock);
-  void settle_claim(Lock& lock);
+  bool settle_claim(Lock& lock);
+  void give_up(Lock& lock);
+  bool yields(const Lock& lock, const Owner& owner) const;
   bool asks_patiently(const Lock& lock) const;
   bool refuse_impatient(Lock& lock);
   void collect(Lock& lock);

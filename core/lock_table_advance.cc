@@ -32,8 +32,9 @@ void LockTable::advance(Lock& lock) {
   do {
     while (Owner* next = lock.next_grantable()) {
       const auto claimed = claim_for(lock, *next, next->wait->request);
-      if (!claimed) {  // granted() or failed() goes on here.
+      if (!claimed) {  // granted(), failed() or the end of a holder goes on here.
         refuse_impatient(lock);
+        if (settle_claim(lock)) continue;
         return;
       }
       if (claimed == LockErrc::kOk) {
@@ -65,10 +66,19 @@ std::optional<LockErrc> LockTable::claim_for(Lock& lock, Owner& owner, const Req
   if (!lock.space->backend->traits().shared_modes) need = Mode::kEX;
   const bool takes_token = is_exclusive(request.want.mode) && !request.want.is_slot();
   const auto ready = [&](const Claim& claim) {
-    return !claim.asking && covers(claim.mode, need) &&
+    // While it is being made stronger, it is what it was until then, and covers this after it too.
+    const bool stays = !claim.asking || (!claim.weakening && covers(claim.asked, need));
+    return stays && covers(claim.mode, need) &&
            (!takes_token || claim.tokens.next < claim.tokens.end);
   };
-  if (lock.claim != nullptr && ready(*lock.claim)) return LockErrc::kOk;
+  if (yields(lock, owner)) {
+    if (lock.needed(nullptr, {}) != Mode::kNL) return std::nullopt;
+    give_up(lock);
+  }
+  if (lock.claim != nullptr && ready(*lock.claim)) {
+    if (lock.claim->turns > 0) --lock.claim->turns;
+    return LockErrc::kOk;
+  }
   if (lock.asking()) return std::nullopt;
   if (lock.claim == nullptr) {
     auto [id, made] = claims_.emplace();
@@ -93,6 +103,7 @@ void LockTable::acquire(Claim& claim, Mode mode, bool now) {
   claim.asking = true;
   claim.in_call = true;
   claim.error = LockErrc::kOk;
+  claim.asked = mode;
   const Lock& lock = *claim.lock;
   lock.space->backend->acquire(claim.id, lock.space->name, lock.name(), mode, now);
   claim.in_call = false;
@@ -108,6 +119,7 @@ void LockTable::granted(ClaimId id, Mode mode, TokenBlock tokens) {
   Claim* claim = claims_.find(id);
   if (claim == nullptr) return;  // Late: released meanwhile.
   claim->asking = false;
+  claim->contended = false;  // Of what it was; the hint comes again.
   claim->mode = mode;
   claim->tokens = tokens;
   if (claim->in_call) return;
@@ -149,8 +161,20 @@ bool LockTable::refuse_impatient(Lock& lock) {
   return true;
 }
 
-void LockTable::contended(ClaimId /*claim*/) {
-  // No claim outlives its local holders yet, so there is nothing to give up.
+void LockTable::contended(ClaimId id) {
+  Claim* claim = claims_.find(id);
+  if (claim == nullptr || claim->contended) return;
+  claim->contended = true;
+  claim->turns = kLocalTurns;
+  const Delivery delivery(*this);
+  note_change(*claim->lock);
+}
+
+// Must a newcomer stand back, so that the claim is given up when those that hold it end?
+bool LockTable::yields(const Lock& lock, const Owner& owner) const {
+  const bool newcomer = !owner.holding || !owner.held.above_null();
+  return newcomer && lock.claim != nullptr && !lock.claim->asking && lock.claim->contended &&
+         lock.claim->turns == 0;
 }
 
 void LockTable::lost(ClaimId id, std::string_view why) {
@@ -161,27 +185,32 @@ void LockTable::lost(ClaimId id, std::string_view why) {
   break_lock(lock, why);
 }
 
+void LockTable::give_up(Lock& lock) {
+  const ClaimId id = lock.claim->id;
+  forget(*lock.claim);
+  lock.space->backend->release(id);
+}
+
 // Gives up what the claim holds beyond the need of those who hold locally.
-void LockTable::settle_claim(Lock& lock) {
-  if (lock.claim == nullptr || lock.claim->asking) return;
+// True if it was made weaker at once.
+bool LockTable::settle_claim(Lock& lock) {
+  if (lock.claim == nullptr || lock.claim->asking) return false;
   Claim& claim = *lock.claim;
   const Mode need = lock.needed(nullptr, {});
-  LockBackend& backend = *lock.space->backend;
   if (need == Mode::kNL) {
-    const ClaimId id = claim.id;
-    forget(claim);
-    backend.release(id);
-    return;
+    give_up(lock);
+    return false;
   }
-  const LockTraits& traits = backend.traits();
-  if (!traits.other_nodes || !traits.shared_modes || need == claim.mode) return;
+  const LockTraits& traits = lock.space->backend->traits();
+  if (!traits.other_nodes || !traits.shared_modes || need == claim.mode) return false;
   if (claim.weakening && claim.error != LockErrc::kOk) {  // It failed; wait for the next event.
     claim.weakening = false;
-    return;
+    return false;
   }
   claim.weakening = true;
   claim.asked_for = OwnerId::kNone;
   acquire(claim, need, false);
+  return !claim.asking && claim.mode == need;
 }
 
 // Ends a wait without telling anybody; the caller knows or tells.

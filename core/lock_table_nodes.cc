@@ -153,6 +153,7 @@ void LockTable::describe_claims() {
     who.since = std::chrono::duration_cast<std::chrono::nanoseconds>(since).count();
     if (shown->extras) who.note = shown->extras->note;
     who.more = count - 1;
+    who.token = shown->token;
     lock.space->backend->describe(id, who);
   }
 }

@@ -24,6 +24,19 @@ tl::unexpected<Refusal> not_owner(const Lockspace& space) {
                 fmt::format("only root and the lockspace's owner (uid {}) may do that", space.uid));
 }
 
+// Of a lock that nobody holds here.
+tl::unexpected<Refusal> cannot_break(const std::string& name, const RemoteLock& remote) {
+  for (const RemoteClaim& claim : remote.claims) {
+    if (claim.waiting) continue;
+    const Presence& who = claim.who;
+    return refuse(LockErrc::kNotSupported,
+                  fmt::format("'{}' is held through another mount, by pid {} ({}) on {}: break it "
+                              "there, or end that process",
+                              name, who.pid, who.comm, who.host.empty() ? "a host" : who.host));
+  }
+  return refuse(LockErrc::kNotFound, "'" + name + "' is not held");
+}
+
 }  // namespace
 
 const std::vector<LockFs::ControlVerb>& LockFs::control_verbs() {
@@ -230,7 +243,10 @@ void LockFs::control_break(Lockspace& space, const Client& client, const Argumen
   if (!owns(client, space)) return reply(not_owner(space));
   Lock* lock = table_.find(space, lock_name(arguments[0]));
   if (lock == nullptr || !lock->held()) {
-    return reply(refuse(LockErrc::kNotFound, "'" + arguments[0] + "' is not held"));
+    return table_.look(space, lock_name(arguments[0]),
+                       [reply, name = arguments[0]](LockErrc /*result*/, const RemoteLock& remote) {
+                         reply(cannot_break(name, remote));
+                       });
   }
   std::string why;
   for (size_t i = 1; i < arguments.size(); ++i) why += " " + arguments[i];

@@ -42,6 +42,8 @@ std::string LockFs::traits_text() const {
                         {"slots", traits.slots},
                         {"other_nodes", traits.other_nodes},
                         {"sees_other_nodes", traits.sees_other_nodes},
+                        {"keeps_pins", traits.keeps_pins},
+                        {"value_block", traits.value_block},
                         {"max_name_bytes", traits.max_name_bytes}};
   }
   return out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";

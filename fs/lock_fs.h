@@ -134,7 +134,7 @@ class LockFs final : public LockObserver {
   // lock_fs_names.cc
   void drop_directory(uint64_t id);
   std::string xattr_value(const LockNode& node, std::string_view name, const Client& client,
-                          int& error);
+                          const RemoteLock& remote, int& error);
   const Owner* owner_of(const LockNode& node, const Lock* lock, const Client& client);
   void set_lockspace(fuse_req_t req, Lockspace& space, const struct stat& attr, int to_set);
   void set_lock(const LockNode& node, const Client& client, const struct stat& attr, int to_set,

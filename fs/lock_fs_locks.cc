@@ -345,7 +345,16 @@ void LockFs::getlk(fuse_req_t req, const fuse_file_info* fi, struct flock lock) 
     break;
   }
   lock.l_whence = SEEK_SET;
-  fuse_reply_lock(req, &lock);
+  if (lock.l_type != F_UNLCK) return void(fuse_reply_lock(req, &lock));
+  table_.look(*record.space, record.name(),
+              [req, want, lock](LockErrc /*result*/, const RemoteLock& remote) mutable {
+                for (const RemoteClaim& claim : remote.claims) {
+                  if (claim.waiting || compatible(want.mode, claim.mode)) continue;
+                  lock.l_type = compatible(Mode::kPR, claim.mode) ? F_RDLCK : F_WRLCK;
+                  lock.l_pid = claim.who.pid;  // On its own host.
+                }
+                fuse_reply_lock(req, &lock);
+              });
 }
 
 }  // namespace lockfs

@@ -75,7 +75,7 @@ void LockFs::poll(fuse_req_t req, const fuse_file_info* fi, fuse_pollhandle* ph)
   }
   unsigned events = POLLOUT | POLLWRNORM;
   if (handle->seen != own->lock->changes) events |= POLLIN | POLLRDNORM;
-  if (own->held.above_null() && own->lock->waiters() != 0) events |= POLLPRI;
+  if (own->held.above_null() && own->lock->is_wanted()) events |= POLLPRI;
   if (own->lost) events |= POLLERR | POLLHUP;
   fuse_reply_poll(req, events);
 }

@@ -15,6 +15,8 @@
 #include <random>
 #include <utility>
 
+#include "backends/worker_thread.h"
+
 namespace lockfs {
 namespace {
 
@@ -73,6 +75,7 @@ FileBackend::FileBackend(EventLoop& loop, std::string directory)
   traits_.slots = false;
   traits_.other_nodes = true;
   traits_.keeps_pins = true;
+  traits_.value_block = false;
 }
 
 FileBackend::~FileBackend() {
@@ -90,7 +93,7 @@ void FileBackend::start(ClaimEvents& events) {
   events_ = std::make_unique<Events>(loop_, events);
   claims_ = std::make_unique<FileClaims>(directory_, this_node(), *events_);
   wake_ = eventfd(0, EFD_CLOEXEC);
-  thread_ = std::thread([this] { run(); });
+  thread_ = worker_thread([this] { run(); });
 }
 
 void FileBackend::submit(Task task) {

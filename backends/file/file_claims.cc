@@ -234,15 +234,21 @@ void FileClaims::changed() {
     const auto it = claims_.find(id);
     if (it == claims_.end()) continue;
     Claim& claim = it->second;
-    if (claim.lock && claim.lock->mode() != Mode::kNL && is_deleted(claim.fd)) {
-      const std::string why = "its file " + claim.path + " was deleted";
-      erase(claim);
-      events_.lost(id, why);
-    } else if (claim.wanted != Mode::kNL) {
+    if (lose_if_deleted(claim)) continue;
+    if (claim.wanted != Mode::kNL) {
       claim.backoff = kSoon;
       attempt_again(claim);
     }
   }
+}
+
+bool FileClaims::lose_if_deleted(Claim& claim) {
+  if (!claim.lock || claim.lock->mode() == Mode::kNL || !is_deleted(claim.fd)) return false;
+  const ClaimId id = claim.id;
+  const std::string why = "its file " + claim.path + " was deleted";
+  erase(claim);
+  events_.lost(id, why);
+  return true;
 }
 
 std::optional<FileClaims::Clock::time_point> FileClaims::next_retry() const {
@@ -297,7 +303,8 @@ void FileClaims::describe(ClaimId id, const Presence& who) {
   if (it == claims_.end() || it->second.fd < 0) return;
   it->second.text.who = who;
   if (take_slot(it->second)) write_slot(it->second);
-  watch(it->second);  // For the end of the file.
+  watch(it->second);  // For the end of the file, which may have come.
+  lose_if_deleted(it->second);
 }
 
 std::optional<RemoteLock> FileClaims::look(const std::string& path, std::string name) {
@@ -307,11 +314,10 @@ std::optional<RemoteLock> FileClaims::look(const std::string& path, std::string 
   out.name = std::move(name);
   out.pin = LockText(fd.get()).pin();
   const Mode strongest = ModeLock::strongest_of_others(fd.get());
-  bool waiters = false;
   for (auto& [slot, text] : LockText(fd.get()).slots()) {
     if (text.node == node_ || !slot_is_live(fd.get(), slot)) continue;
-    waiters = waiters || text.wants != Mode::kNL;
-    if (text.held != Mode::kNL) out.claims.push_back({text.held, false, text.token, text.who});
+    const uint64_t token = std::max(text.token, text.who.token);
+    if (text.held != Mode::kNL) out.claims.push_back({text.held, false, token, text.who});
     if (text.wants != Mode::kNL) out.claims.push_back({text.wants, true, 0, text.who});
   }
   const auto own = by_path_.find(path);

@@ -80,6 +80,7 @@ class FileClaims {
   void watch(Claim& claim);
   void forget_file(Claim& claim);
   void erase(Claim& claim);
+  bool lose_if_deleted(Claim& claim);
   std::optional<RemoteLock> look(const std::string& path, std::string name);
   LockErrc change_pin(const std::string& lockspace, const std::string& name,
                       const std::optional<Pin>& pin, bool fresh);

@@ -115,7 +115,7 @@ bool LockText::write_pin(const std::optional<Pin>& pin) {
 
 bool LockText::write_slot(size_t slot, const SlotText& text) {
   const std::string words =
-      fmt::format("claim node={} held={} wants={} token={} {}", text.node, mode_name(text.held),
+      fmt::format("claim node={} held={} wants={} first={} {}", text.node, mode_name(text.held),
                   mode_name(text.wants), text.token, presence_words(text.who));
   return write_at(fd_, text_line(words, kSlotLine), offset_of_slot(slot));
 }
@@ -138,7 +138,7 @@ std::vector<std::pair<size_t, SlotText>> LockText::slots() const {
     slot.node = value_of(words, "node");
     slot.held = mode_of(words, "held");
     slot.wants = mode_of(words, "wants");
-    slot.token = number_of<uint64_t>(words, "token");
+    slot.token = number_of<uint64_t>(words, "first");
     slot.who = presence_of(words);
     out.emplace_back(i, std::move(slot));
   }

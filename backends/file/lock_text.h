@@ -16,7 +16,7 @@ struct SlotText {
   std::string node;        ///< Which mount's.
   Mode held = Mode::kNL;   ///< At the time of writing.
   Mode wants = Mode::kNL;  ///< Waits for it; NL: waits for nothing.
-  uint64_t token = 0;
+  uint64_t token = 0;      ///< The first that came with the claim; then `who` may have a later one.
   Presence who;
 };
 

@@ -14,19 +14,20 @@
 namespace lockfs::shm {
 namespace {
 
-constexpr uint32_t kTicketBits = 26;
+constexpr uint32_t kTicketBits = 25;
 constexpr uint32_t kTicketMask = (1U << kTicketBits) - 1;
 
 uint32_t packed(const Claim& claim) {
   return static_cast<uint32_t>(claim.held) | static_cast<uint32_t>(claim.wanted) << 3U |
-         claim.ticket << 6U;
+         static_cast<uint32_t>(claim.contended) << 6U | claim.ticket << 7U;
 }
 
 Claim unpacked(uint32_t bits) {
   if ((bits & 7U) >= kModeCount || (bits >> 3U & 7U) >= kModeCount) {
     throw DamagedSegment("a mode that is none");
   }
-  return {static_cast<Mode>(bits & 7U), static_cast<Mode>(bits >> 3U & 7U), bits >> 6U};
+  return {static_cast<Mode>(bits & 7U), static_cast<Mode>(bits >> 3U & 7U), bits >> 7U,
+          (bits >> 6U & 1U) != 0};
 }
 
 // Tickets go round; those of one lock are never half the circle apart.
@@ -288,39 +289,41 @@ void LockSegment::take_tokens(Lock& lock) {
 
 void LockSegment::grant(Lock& lock, uint32_t node, Mode mode) {
   if (is_exclusive(mode)) take_tokens(lock);
-  lock.claims[node].store(packed({mode, Mode::kNL, 0}));
+  lock.claims[node].store(packed({mode}));
 }
 
 LockSegment::Turn LockSegment::acquire(uint32_t node, std::string_view lockspace,
-                                       std::string_view name, Mode mode, bool now, Place& place,
-                                       NodeSet& wake) {
-  const auto found = place_for(lockspace, name);
-  if (!found) return Turn::kFull;
-  place = *found;
-  Lock& record = lock(place);
+                                       std::string_view name, Mode mode, bool now,
+                                       std::optional<Place>& place, NodeSet& wake) {
+  place = place_for(lockspace, name);
+  if (!place) return Turn::kFull;
+  Lock& record = lock(*place);
   const Claims claims = claims_of(record);
   const Mode held = claims[node].held;
   uint32_t ticket = 0;
   bool others_wait = false;
+  bool delays = false;  // Somebody who waits.
   std::vector<Conversion> conversions;
   for (uint32_t i = 0; i < kNodes; ++i) {
     if (i == node || !claims[i].waits()) continue;
     if (!others_wait || !before(claims[i].ticket, ticket)) ticket = claims[i].ticket + 1;
     others_wait = true;
+    delays = delays || !compatible(mode, claims[i].wanted);
     if (claims[i].held != Mode::kNL) conversions.push_back({claims[i].held, claims[i].wanted});
   }
-  if (fits(claims, node, mode) && (held != Mode::kNL || !others_wait)) {
+  if (fits(claims, node, mode) && (held != Mode::kNL || !delays)) {
     grant(record, node, mode);
     if (!covers(mode, held)) advance(record, wake);
     return Turn::kGranted;
   }
   Turn turn = Turn::kWaits;
-  if (now) turn = Turn::kRefused;
   if (held != Mode::kNL && conversions_deadlock({held, mode}, conversions)) turn = Turn::kDeadlock;
+  if (now) turn = Turn::kRefused;
   if (turn == Turn::kWaits) {
-    record.claims[node].store(packed({held, mode, ticket & kTicketMask}));
+    record.claims[node].store(packed({held, mode, ticket & kTicketMask, claims[node].contended}));
+    mark_contended(record, wake);
   } else {
-    collect(place);
+    collect(*place);
   }
   return turn;
 }
@@ -331,7 +334,7 @@ bool LockSegment::cancel(uint32_t node, Place place, NodeSet& wake) {
   if (own.held == Mode::kNL) {
     release(node, place, wake);
   } else {
-    lock(place).claims[node].store(packed({own.held, Mode::kNL, 0}));
+    lock(place).claims[node].store(packed({own.held}));
     advance(lock(place), wake);
   }
   return true;
@@ -357,27 +360,45 @@ void LockSegment::advance(Lock& lock, NodeSet& wake) {
     grant(lock, *node, unpacked(lock.claims[*node].load()).wanted);
     wake |= NodeSet{1} << *node;
   }
+  mark_contended(lock, wake);
+}
+
+// Tells those that hold what others wait for.
+void LockSegment::mark_contended(Lock& lock, NodeSet& wake) {
+  const Claims claims = claims_of(lock);
+  for (uint32_t waiter = 0; waiter < kNodes; ++waiter) {
+    if (!claims[waiter].waits()) continue;
+    for (uint32_t holder = 0; holder < kNodes; ++holder) {
+      Claim claim = unpacked(lock.claims[holder].load());
+      if (holder == waiter || claim.contended || compatible(claims[waiter].wanted, claim.held)) {
+        continue;
+      }
+      claim.contended = true;
+      lock.claims[holder].store(packed(claim));
+      wake |= NodeSet{1} << holder;
+    }
+  }
 }
 
 // Conversions go first, each as soon as it fits; new requests in the order of their tickets, none
-// past another, nor past a conversion that waits.
+// past another that it would delay.
 std::optional<uint32_t> LockSegment::next_to_go(const Lock& lock) const {
   const Claims claims = claims_of(lock);
+  const auto converts = [&](uint32_t i) { return claims[i].held != Mode::kNL; };
+  const auto goes_before = [&](uint32_t a, uint32_t b) {
+    if (converts(a) != converts(b)) return converts(a);
+    return before(claims[a].ticket, claims[b].ticket);
+  };
   std::optional<uint32_t> first;
-  bool conversions = false;
   for (uint32_t i = 0; i < kNodes; ++i) {
-    const Claim& claim = claims[i];
-    if (!claim.waits()) continue;
-    const bool converts = claim.held != Mode::kNL;
-    conversions = conversions || converts;
-    if (converts && !fits(claims, i, claim.wanted)) continue;
-    const bool goes_first = !first || (converts && claims[*first].held == Mode::kNL) ||
-                            (converts == (claims[*first].held != Mode::kNL) &&
-                             before(claim.ticket, claims[*first].ticket));
-    if (goes_first) first = i;
+    if (!claims[i].waits() || !fits(claims, i, claims[i].wanted)) continue;
+    bool delays = false;
+    for (uint32_t other = 0; other < kNodes && !converts(i); ++other) {
+      delays = delays || (other != i && claims[other].waits() && goes_before(other, i) &&
+                          !compatible(claims[i].wanted, claims[other].wanted));
+    }
+    if (!delays && (!first || goes_before(i, *first))) first = i;
   }
-  if (!first || claims[*first].held != Mode::kNL) return first;
-  if (conversions || !fits(claims, *first, claims[*first].wanted)) return std::nullopt;
   return first;
 }
 

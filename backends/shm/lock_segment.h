@@ -12,7 +12,8 @@
 
 namespace lockfs::shm {
 
-/// Nodes as a set of bits: those that are to be woken.
+/// Nodes as a set of bits: those that are to be woken, for they were granted something or hold what
+/// others wait for.
 using NodeSet = uint64_t;
 
 /// What one node has of one lock; it fits in one Word.
@@ -20,6 +21,7 @@ struct Claim {
   Mode held = Mode::kNL;
   Mode wanted = Mode::kNL;  ///< NL: waits for nothing.
   uint32_t ticket = 0;      ///< Its turn among those that wait.
+  bool contended = false;   ///< Another node waits for what this one holds.
 
   bool any() const { return held != Mode::kNL || wanted != Mode::kNL; }
   bool waits() const { return wanted != Mode::kNL; }
@@ -54,10 +56,11 @@ class LockSegment {
   /// Makes what follows from the truth anew, and gives all who can go their turn.
   void repair(NodeSet& wake);
 
-  /// Asks for a mode, or converts. kWaits leaves the node in the queue, `now` forbids that. With
-  /// kGranted, kWaits, and where the node held something before, `place` is the lock's.
+  /// Asks for a mode, or converts. kWaits leaves the node in the queue, `now` forbids that. `place`
+  /// becomes the lock's as soon as it is known; it is the node's to use with kGranted, kWaits, and
+  /// where it held something before.
   Turn acquire(uint32_t node, std::string_view lockspace, std::string_view name, Mode mode,
-               bool now, Place& place, NodeSet& wake);
+               bool now, std::optional<Place>& place, NodeSet& wake);
   /// Of a lock that is held, wanted or pinned.
   std::optional<Place> place_of(std::string_view lockspace, std::string_view name) const;
   /// Ends a wait; false when it has been granted already. What was held is held.
@@ -92,6 +95,7 @@ class LockSegment {
   std::string_view key_of(const Lock& lock) const;
   void grant(Lock& lock, uint32_t node, Mode mode);
   void advance(Lock& lock, NodeSet& wake);
+  void mark_contended(Lock& lock, NodeSet& wake);
   std::optional<uint32_t> next_to_go(const Lock& lock) const;
   void take_tokens(Lock& lock);
   Text* text_of(Lock& lock, uint32_t node) const;

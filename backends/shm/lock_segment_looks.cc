@@ -62,8 +62,9 @@ RemoteLock LockSegment::show(const Lock& lock, uint32_t node) const {
       who = presence_of(key_values({text.words.data(), kTextBytes}));
     }
     if (claim.held != Mode::kNL) {
-      const uint64_t token =
-          is_exclusive(claim.held) ? tokens(static_cast<Place>(&lock - locks_)).next : 0;
+      uint64_t token = 0;
+      if (is_exclusive(claim.held)) token = tokens(static_cast<Place>(&lock - locks_)).next;
+      token = std::max(token, who.token);
       out.claims.push_back({claim.held, false, token, who});
     }
     if (claim.waits()) out.claims.push_back({claim.wanted, true, 0, who});

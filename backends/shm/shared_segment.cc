@@ -19,6 +19,7 @@
 #include <utility>
 
 #include "backends/byte_lock.h"
+#include "backends/shm/mapping_guard.h"
 
 namespace lockfs::shm {
 namespace {
@@ -117,6 +118,7 @@ tl::expected<std::unique_ptr<SharedSegment>, std::string> SharedSegment::open(
     close(fd);
     return fail(words);
   }
+  guard_mapping(base, bytes);
   std::unique_ptr<SharedSegment> made(new SharedSegment(path, fd, base, bytes));
   if (const auto wrong = made->join()) return fail(*wrong);
   return made;
@@ -134,6 +136,7 @@ SharedSegment::SharedSegment(std::string path, int fd, void* base, size_t size)
 // the one way.
 SharedSegment::~SharedSegment() {
   if (inotify_ >= 0) close(inotify_);
+  forget_mapping(base_);
   munmap(base_, size_);
   close(fd_);
 }
@@ -190,12 +193,17 @@ void SharedSegment::entered() {
   try {
     if (!locks_->begin(self_)) locks_->repair(wake_);
   } catch (const DamagedSegment&) {
-    abandon();
+    set_bytes(fd_, ByteLock::kNone, kChangeByte, kChangeByte);
     throw;
   }
 }
 
-void SharedSegment::abandon() { set_bytes(fd_, ByteLock::kNone, kChangeByte, kChangeByte); }
+void SharedSegment::abandon() {
+  set_bytes(fd_, ByteLock::kNone, kChangeByte, kChangeByte);
+  for (uint32_t i = 0; i < kNodes; ++i) {
+    if (is_used(i)) ring(i);
+  }
+}
 
 void SharedSegment::leave() {
   locks_->end();
@@ -210,27 +218,40 @@ bool SharedSegment::is_alive(uint32_t node) const {
   return (joined_ && node == self_) || bytes_are_taken(fd_, ByteLock::kWrite, byte, byte);
 }
 
+// The kernel says who is alive; an overwritten word here only costs a look.
+bool SharedSegment::is_used(uint32_t node) const {
+  try {
+    return locks_->node(node).used.load() != 0;
+  } catch (const DamagedSegment&) {
+    return true;
+  }
+}
+
 bool SharedSegment::any_dead() {
   for (uint32_t i = 0; i < kNodes; ++i) {
-    if (locks_->node(i).used.load() != 0 && !is_alive(i)) return true;
+    if (is_used(i) && !is_alive(i)) return true;
   }
   return false;
 }
 
 void SharedSegment::bury_dead() {
   for (uint32_t i = 0; i < kNodes; ++i) {
-    if (locks_->node(i).used.load() == 0 || is_alive(i)) continue;
+    if (!is_used(i) || is_alive(i)) continue;
     locks_->release_all(i, wake_);
     locks_->node(i).used.store(0);
   }
 }
 
 std::string SharedSegment::who_is_within() {
-  const auto node = locks_->within();
-  if (!node) return "another mount";
-  const Node& it = locks_->node(*node);
-  return fmt::format("the mount with pid {} on {}, stopped in the midst of a change", it.pid.load(),
-                     it.host_name());
+  try {
+    if (const auto node = locks_->within()) {
+      const Node& it = locks_->node(*node);
+      return fmt::format("the mount with pid {} on {}, stopped in the midst of a change",
+                         it.pid.load(), it.host_name());
+    }
+  } catch (const DamagedSegment&) {  // Then its name is not known.
+  }
+  return "another mount";
 }
 
 uint32_t SharedSegment::bell() { return locks_->node(self_).bell.load(std::memory_order_acquire); }
@@ -249,12 +270,20 @@ void SharedSegment::ring(uint32_t node) {
   syscall(SYS_futex, &bell, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
 }
 
-bool SharedSegment::deleted() {
+void SharedSegment::take_events() {
   alignas(inotify_event) std::array<char, 4096> buffer{};
   while (read(inotify_, buffer.data(), buffer.size()) > 0) {
   }
-  struct stat attr {};
-  return fstat(fd_, &attr) == 0 && attr.st_nlink == 0;
+}
+
+std::optional<std::string> SharedSegment::gone() const {
+  struct stat ours {};
+  struct stat named {};
+  if (fstat(fd_, &ours) != 0) return std::nullopt;
+  if (ours.st_size != static_cast<off_t>(size_)) return "it was truncated";
+  if (stat(path_.c_str(), &named) != 0) return "it was deleted";
+  if (named.st_dev == ours.st_dev && named.st_ino == ours.st_ino) return std::nullopt;
+  return "another one has its name now";
 }
 
 }  // namespace lockfs::shm

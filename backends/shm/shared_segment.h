@@ -42,7 +42,7 @@ class SharedSegment {
   void entered();
   /// Ends a change, and wakes whom it has granted something.
   void leave();
-  /// Ends a change that met damage: the next one begins with a repair.
+  /// Ends a change that met damage: the next one begins with a repair, and all are woken to it.
   void abandon();
   /// Who has been granted something in this change.
   NodeSet& wake() { return wake_; }
@@ -54,20 +54,23 @@ class SharedSegment {
   /// The node that is within a change, in words, as far as can be told.
   std::string who_is_within();
 
-  /// The bell of this node: waits until it was rung after `heard`, and returns its new count.
+  /// The bell of this node: waits until its count is not `heard`, and returns it.
   uint32_t listen(uint32_t heard);
   uint32_t bell();
   void ring(uint32_t node);
 
-  /// Can be read when the file was closed by somebody, who may have died, or was deleted.
+  /// Can be read when the file was closed by somebody, who may have died, or when it has changed.
   int watch_fd() const { return inotify_; }
-  /// Takes what is to be read; true when the file has no name any more.
-  bool deleted();
+  /// Takes what is to be read there.
+  void take_events();
+  /// Why the segment is not the one that a new mount would open; nullopt when all is well.
+  std::optional<std::string> gone() const;
 
  private:
   SharedSegment(std::string path, int fd, void* base, size_t size);
   std::optional<std::string> join();
   bool is_alive(uint32_t node) const;
+  bool is_used(uint32_t node) const;
 
   std::string path_;
   int fd_;

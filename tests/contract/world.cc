@@ -16,6 +16,8 @@ class MemoryWorld final : public World {
  public:
   std::string source() const override { return "memory:"; }
   bool separate_nodes() const override { return false; }
+  bool fifo() const override { return true; }
+  bool delete_lock(const std::string& /*name*/) override { return false; }
 };
 
 class FileWorld final : public World {
@@ -25,6 +27,10 @@ class FileWorld final : public World {
   }
   ~FileWorld() override { std::filesystem::remove_all(directory_); }
   std::string source() const override { return "file:" + directory_; }
+  bool fifo() const override { return false; }
+  bool delete_lock(const std::string& name) override {
+    return unlink((directory_ + "/default/" + name).c_str()) == 0;
+  }
 
  private:
   std::string directory_ = "/tmp/lockfs-world-XXXXXX";
@@ -35,6 +41,10 @@ class ShmWorld final : public World {
   ShmWorld() : name_("lockfs-world-" + std::to_string(getpid()) + "-" + std::to_string(++count_)) {}
   ~ShmWorld() override { unlink(("/dev/shm/" + name_).c_str()); }
   std::string source() const override { return "shm:" + name_ + "?locks=1024"; }
+  bool fifo() const override { return true; }
+  bool delete_lock(const std::string& /*name*/) override {
+    return unlink(("/dev/shm/" + name_).c_str()) == 0;
+  }
 
  private:
   static inline int count_ = 0;
@@ -68,6 +78,20 @@ int ContractTest::open_lock(size_t i, const std::string& name) {
   if (fd < 0) throw std::runtime_error("cannot open " + name);
   descriptors_.push_back(fd);
   return fd;
+}
+
+size_t ContractTest::add_node() {
+  if (!world_->separate_nodes()) return 0;
+  nodes_.push_back(std::make_unique<Mount>(std::vector<std::string>{}, world_->source()));
+  return nodes_.size() - 1;
+}
+
+std::string ContractTest::shown(size_t i, const std::string& name, const std::string& key) {
+  return picture_value(picture(i, name), key);
+}
+
+bool ContractTest::eventually_waiting(size_t i, const std::string& name, size_t count) {
+  return eventually([&] { return shown(i, name, "waiters_total") == std::to_string(count); });
 }
 
 void ContractTest::kill_node(size_t i) { kill(node(i).daemon(), SIGKILL); }

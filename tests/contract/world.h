@@ -18,6 +18,11 @@ class World {
   virtual std::string source() const = 0;
   /// False where all nodes are one mount (memory:).
   virtual bool separate_nodes() const { return true; }
+  /// Whether it promises that nodes are granted a lock in the order in which they asked.
+  virtual bool fifo() const = 0;
+  /// Deletes the file behind a lock of the default lockspace, as if by mistake; false where there
+  /// is none.
+  virtual bool delete_lock(const std::string& name) = 0;
 };
 
 /// A world by its name, for the tests' parameter.
@@ -29,14 +34,22 @@ std::vector<std::string> world_names();
 class ContractTest : public testing::TestWithParam<std::string> {
  protected:
   ContractTest();
-  /// The mount of node 0 or 1.
+  /// The mount of node 0 or 1, or of one that was added.
   Mount& node(size_t i) { return *nodes_.at(world_->separate_nodes() ? i : 0); }
   std::string lock(size_t i, const std::string& name) { return node(i).lock(name); }
   /// A descriptor of the lock on that node, which holds nothing yet; closed at the end.
   int open_lock(size_t i, const std::string& name);
+  /// Another node beside the two: its number.
+  size_t add_node();
   /// Ends a node's daemon with SIGKILL, and starts another in its place.
   void kill_node(size_t i);
   void restart_node(size_t i);
+  /// The lock as a node shows it, and the same by a key; "" when it is free there.
+  std::string picture(size_t i, const std::string& name) { return slurp(lock(i, name)); }
+  std::string shown(size_t i, const std::string& name, const std::string& key);
+  /// Waits until a node shows so many waiters: each of its own, and one for each other node that
+  /// waits for its turn.
+  bool eventually_waiting(size_t i, const std::string& name, size_t count);
   World& world() { return *world_; }
   ~ContractTest() override;
 

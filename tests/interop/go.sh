@@ -3,13 +3,10 @@
 # interrupts its own threads by signals and restarts calls: a wait must survive that.
 . "$(dirname "$0")/lib.sh"
 . "$HERE/exclusion.sh"
-need go
+. "$HERE/go_build.sh"
 need flock
-cp -r "$HERE/clients/go" "$T/go"
-at_exit+=("chmod -R u+w $T")
-(cd "$T/go" && GOCACHE=$T/cache GOPATH=$T/path GOFLAGS=-mod=mod GOTOOLCHAIN=local GOPROXY=off \
-  CGO_ENABLED=0 go build -p 1 -o "$T/locks" .) || fail "the client does not build"
-client=("$T/locks")
+build_go go
+client=("$T/go.bin")
 
 for method in excl flock fcntl ofd mode; do shows_exclusion EX "$method" "${client[@]}"; done
 shows_exclusion PR flock-shared "${client[@]}"

@@ -28,7 +28,7 @@ const std::vector<std::string> kNames = {"a", "b", "c", "d"};
 using Step = std::function<void(LockSegment&)>;
 
 void acquire(LockSegment& segment, uint32_t node, const std::string& name, Mode mode) {
-  LockSegment::Place place = 0;
+  std::optional<LockSegment::Place> place;
   NodeSet wake = 0;
   segment.acquire(node, "space", name, mode, false, place, wake);
 }

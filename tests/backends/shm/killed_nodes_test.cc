@@ -80,19 +80,20 @@ class Worker {
   void step() {
     const size_t name = pick(kNames);
     const auto mode = static_cast<Mode>(1 + pick(5));
-    LockSegment::Place place = 0;
+    std::optional<LockSegment::Place> place;
     auto turn = LockSegment::Turn::kRefused;
     const std::string word = std::string(1, static_cast<char>('a' + name));
     const bool now = pick(2) == 0;
     change([&](LockSegment& locks) {
       turn = locks.acquire(segment_->self(), "space", word, mode, now, place, segment_->wake());
     });
-    if (turn == LockSegment::Turn::kWaits && !wait(place)) return;
+    if (turn == LockSegment::Turn::kWaits && !wait(*place)) return;
     if (turn == LockSegment::Turn::kWaits || turn == LockSegment::Turn::kGranted) {
-      hold(name, place, mode);
+      hold(name, *place, mode);
       if (pick(4) == 0) convert(name, place);
       believe(name, Mode::kNL);
-      change([&](LockSegment& locks) { locks.release(segment_->self(), place, segment_->wake()); });
+      change(
+          [&](LockSegment& locks) { locks.release(segment_->self(), *place, segment_->wake()); });
     }
     bool dead = false;
     if (pick(4) == 0) dead = segment_->any_dead();
@@ -129,7 +130,7 @@ class Worker {
     if (beliefs_.token[name].exchange(token) >= token) fail("a token that does not grow");
   }
 
-  void convert(size_t name, LockSegment::Place place) {
+  void convert(size_t name, std::optional<LockSegment::Place> place) {
     const auto mode = static_cast<Mode>(1 + pick(5));
     believe(name, Mode::kNL);  // A conversion may go down, and is believed when it is done.
     auto turn = LockSegment::Turn::kRefused;
@@ -137,7 +138,7 @@ class Worker {
     change([&](LockSegment& locks) {
       turn = locks.acquire(segment_->self(), "space", word, mode, true, place, segment_->wake());
     });
-    if (turn == LockSegment::Turn::kGranted) hold(name, place, mode);
+    if (turn == LockSegment::Turn::kGranted) hold(name, *place, mode);
   }
 
   void believe(size_t name, Mode mode) {

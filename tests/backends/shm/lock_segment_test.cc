@@ -33,13 +33,13 @@ struct Model {
     return std::any_of(queue.begin(), queue.end(), [&](const auto& w) { return w.node == node; });
   }
   Turn acquire(uint32_t node, Mode mode, bool now) {
-    if (fits(node, mode) && (converts(node) || queue.empty())) {
+    if (fits(node, mode) && (converts(node) || !delays(mode, queue.size()))) {
       held[node] = mode;
       go();
       return Turn::kGranted;
     }
-    if (converts(node) && deadlocked(node, mode)) return Turn::kDeadlock;
     if (now) return Turn::kRefused;
+    if (converts(node) && deadlocked(node, mode)) return Turn::kDeadlock;
     queue.push_back({node, mode});
     return Turn::kWaits;
   }
@@ -73,21 +73,27 @@ struct Model {
   void go() {
     for (bool again = true; again;) {
       again = false;
-      const auto next = std::find_if(queue.begin(), queue.end(), [&](const Waiter& w) {
+      auto next = std::find_if(queue.begin(), queue.end(), [&](const Waiter& w) {
         return converts(w.node) && fits(w.node, w.mode);
       });
-      const bool conversions = std::any_of(queue.begin(), queue.end(),
-                                           [&](const Waiter& w) { return converts(w.node); });
-      if (next != queue.end()) {
-        held[next->node] = next->mode;
-        queue.erase(next);
-        again = true;
-      } else if (!queue.empty() && !conversions && fits(queue[0].node, queue[0].mode)) {
-        held[queue[0].node] = queue[0].mode;
-        queue.erase(queue.begin());
-        again = true;
+      for (size_t i = 0; i < queue.size() && next == queue.end(); ++i) {
+        const Waiter& w = queue[i];
+        if (!converts(w.node) && fits(w.node, w.mode) && !delays(w.mode, i)) {
+          next = queue.begin() + static_cast<ptrdiff_t>(i);
+        }
       }
+      if (next == queue.end()) continue;
+      held[next->node] = next->mode;
+      queue.erase(next);
+      again = true;
     }
+  }
+  // Would one that stands at this place in the queue delay a conversion, or one before it?
+  bool delays(Mode mode, size_t place) const {
+    for (size_t i = 0; i < queue.size(); ++i) {
+      if ((i < place || converts(queue[i].node)) && !compatible(mode, queue[i].mode)) return true;
+    }
+    return false;
   }
   std::string words(uint32_t nodes) const {
     std::string out;
@@ -122,7 +128,7 @@ TEST(LockSegment, DoesWhatTheModelDoesInARandomWalk) {
     if (verb < 4 && !model.waits(node)) {
       const auto mode = static_cast<Mode>(1 + pick(5));
       const bool now = pick(4) == 0;
-      LockSegment::Place at = 0;
+      std::optional<LockSegment::Place> at;
       const Turn turn = segment.acquire(node, "space", name, mode, now, at, wake);
       ASSERT_EQ(turn, model.acquire(node, mode, now)) << "step " << step;
     } else if (verb < 6 && place) {
@@ -147,7 +153,7 @@ TEST(LockSegment, DoesWhatTheModelDoesInARandomWalk) {
 TEST(LockSegment, WakesWhomItGrantsAndNobodyElse) {
   SegmentMemory memory(64);
   LockSegment segment = memory.segment();
-  LockSegment::Place place = 0;
+  std::optional<LockSegment::Place> place;
   NodeSet wake = 0;
   segment.acquire(0, "space", "a", Mode::kEX, false, place, wake);
   for (const uint32_t node : {5U, 3U, 9U}) {
@@ -155,14 +161,14 @@ TEST(LockSegment, WakesWhomItGrantsAndNobodyElse) {
   }
   EXPECT_EQ(segment.acquire(4, "space", "a", Mode::kEX, false, place, wake), Turn::kWaits);
   EXPECT_EQ(wake, 0U);
-  segment.release(0, place, wake);
+  segment.release(0, *place, wake);
   EXPECT_EQ(wake, 1U << 5 | 1U << 3 | 1U << 9);
 }
 
 TEST(LockSegment, IsFullWhenAllLocksAreInUseAndUsableAgainAfter) {
   SegmentMemory memory(64);
   LockSegment segment = memory.segment();
-  LockSegment::Place place = 0;
+  std::optional<LockSegment::Place> place;
   NodeSet wake = 0;
   for (int i = 0; i < 64; ++i) {
     ASSERT_EQ(segment.acquire(0, "space", std::to_string(i), Mode::kEX, true, place, wake),
@@ -171,21 +177,21 @@ TEST(LockSegment, IsFullWhenAllLocksAreInUseAndUsableAgainAfter) {
   EXPECT_EQ(segment.acquire(0, "space", "one more", Mode::kEX, true, place, wake), Turn::kFull);
   EXPECT_EQ(segment.pin("space", "one more", {}, true), LockErrc::kLimit);
   EXPECT_EQ(segment.acquire(1, "space", "5", Mode::kEX, true, place, wake), Turn::kRefused);
-  segment.release(0, place, wake);
+  segment.release(0, *place, wake);
   EXPECT_EQ(segment.acquire(0, "space", "one more", Mode::kEX, true, place, wake), Turn::kGranted);
 }
 
 TEST(LockSegment, ShowsTheNodeWhereThereIsNoRoomForItsWords) {
   SegmentMemory memory(64);
   LockSegment segment = memory.segment();
-  LockSegment::Place place = 0;
+  std::optional<LockSegment::Place> place;
   NodeSet wake = 0;
   Presence who;
   who.comm = "make";
   for (uint32_t node = 0; node < kTexts + 2; ++node) {
     segment.node(node).host = {"there"};
     segment.acquire(node, "space", "a", Mode::kPR, false, place, wake);
-    segment.describe(node, place, who);
+    segment.describe(node, *place, who);
   }
   const auto lock = segment.look(kOnlooker, "space", "a");
   ASSERT_EQ(lock->claims.size(), kTexts + 2);
@@ -197,7 +203,7 @@ TEST(LockSegment, ShowsTheNodeWhereThereIsNoRoomForItsWords) {
 TEST(LockSegment, TheLongestNamesFit) {
   SegmentMemory memory(64);
   LockSegment segment = memory.segment();
-  LockSegment::Place place = 0;
+  std::optional<LockSegment::Place> place;
   NodeSet wake = 0;
   const std::string space(255, 's');
   const std::string name(255, 'n');
@@ -236,7 +242,7 @@ TEST(LockSegment, WithRandomBytesInItGrantsNothingWrong) {
     LockSegment::format(memory.base(), 64);
     LockSegment segment = memory.segment();
     NodeSet wake = 0;
-    LockSegment::Place place = 0;
+    std::optional<LockSegment::Place> place;
     for (int i = 0; i < 8; ++i) {
       segment.acquire(0, "space", std::to_string(i), Mode::kEX, true, place, wake);
     }

@@ -100,12 +100,25 @@ TEST(SharedSegment, HasRoomForSixtyFourMounts) {
   EXPECT_EQ(why_not(file.path()), "it was opened");
 }
 
-TEST(SharedSegment, SaysWhenItsFileIsDeleted) {
+TEST(SharedSegment, SaysWhenItIsNotWhatANewMountWouldOpen) {
   const SegmentFile file;
   const auto one = SharedSegment::open(file.path(), 64);
-  EXPECT_FALSE((*one)->deleted());
-  unlink(file.path().c_str());
-  EXPECT_TRUE((*one)->deleted());
+  EXPECT_FALSE((*one)->gone());
+  ASSERT_EQ(rename(file.path().c_str(), (file.path() + ".moved").c_str()), 0);
+  EXPECT_EQ((*one)->gone(), "it was deleted");
+  const auto two = SharedSegment::open(file.path(), 64);
+  EXPECT_EQ((*one)->gone(), "another one has its name now");
+  EXPECT_FALSE((*two)->gone());
+  unlink((file.path() + ".moved").c_str());
+}
+
+TEST(SharedSegment, ThatIsTruncatedUnderAMountIsDamageAndNoCrash) {
+  const SegmentFile file;
+  const auto one = SharedSegment::open(file.path(), 64);
+  ASSERT_EQ(truncate(file.path().c_str(), 0), 0);
+  EXPECT_EQ((*one)->gone(), "it was truncated");
+  EXPECT_THROW((*one)->locks().look(0, "space", "a"), DamagedSegment);
+  EXPECT_THROW((*one)->enter(), DamagedSegment);
 }
 
 TEST(SharedSegment, ANewcomerSaysWhoHasStoppedInAChange) {

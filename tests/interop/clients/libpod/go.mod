@@ -1,0 +1,3 @@
+module libpod
+
+go 1.18
