@@ -95,7 +95,7 @@ class LockTable final : public ClaimEvents {
   void look(Lockspace& space, std::string_view name, const Seen& told);
   /// The same for all names of the lockspace.
   using SeenAll = std::function<void(LockErrc, const std::vector<RemoteLock>&)>;
-  void look_all(Lockspace& space, const SeenAll& told);
+  void look_all(Lockspace& space, const SeenAll& told, Duration patience = kLookTime);
   static constexpr Duration kLookTime = std::chrono::milliseconds(500);
   /// A backend is told who holds under a claim once it was held that long: who holds for
   /// microseconds only is not worth telling.
@@ -175,7 +175,7 @@ class LockTable final : public ClaimEvents {
   OwnerExtras& extras(Owner& owner);
   void stop_timer(OwnerExtras& extras);
   using Told = std::function<void(LockErrc, std::vector<RemoteLock>)>;
-  QueryId ask(Told told);
+  QueryId ask(Told told, Duration patience = kLookTime);
   void set_pin(Lockspace& space, std::string_view name, const std::optional<Pin>& pin);
   void describe_claims();
   void learn_pins(Lockspace& space, const std::vector<RemoteLock>& locks);

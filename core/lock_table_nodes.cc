@@ -12,10 +12,10 @@
 namespace lockfs {
 
 // The question's id, for the verb; the answer, or the lack of one, comes to `told`.
-QueryId LockTable::ask(Told told) {
+QueryId LockTable::ask(Told told, Duration patience) {
   auto [id, query] = queries_.emplace();
   query.told = std::move(told);
-  query.timer = timers_.schedule(timers_.now() + kLookTime, [this, late = id] {
+  query.timer = timers_.schedule(timers_.now() + patience, [this, late = id] {
     queries_.find(late)->timer = TimerId::kNone;
     answered(late, LockErrc::kTimedOut, {});
   });
@@ -104,14 +104,15 @@ void LockTable::look(Lockspace& space, std::string_view name, const Seen& told) 
   space.backend->inspect(query, space.name, name);
 }
 
-void LockTable::look_all(Lockspace& space, const SeenAll& told) {
+void LockTable::look_all(Lockspace& space, const SeenAll& told, Duration patience) {
   if (!space.backend->traits().other_nodes) return told(LockErrc::kOk, {});
-  const QueryId query =
-      ask([this, id = space.id, told](LockErrc result, const std::vector<RemoteLock>& locks) {
+  const QueryId query = ask(
+      [this, id = space.id, told](LockErrc result, const std::vector<RemoteLock>& locks) {
         Lockspace* seen = find_lockspace(id);
         if (seen != nullptr && result == LockErrc::kOk) learn_pins(*seen, locks);
         told(result, locks);
-      });
+      },
+      patience);
   space.backend->list(query, space.name);
 }
 

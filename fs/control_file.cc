@@ -24,6 +24,14 @@ tl::unexpected<Refusal> not_owner(const Lockspace& space) {
                 fmt::format("only root and the lockspace's owner (uid {}) may do that", space.uid));
 }
 
+// .ctl holds nobody up: it may wait longer for a list than a directory does.
+constexpr auto kListTime = std::chrono::seconds(30);
+
+tl::unexpected<Refusal> cannot_look(const Lockspace& space) {
+  return refuse(LockErrc::kUnreachable,
+                "the backend of lockspace " + space.name + " does not answer; nothing was changed");
+}
+
 // Of a lock that nobody holds here.
 tl::unexpected<Refusal> cannot_break(const std::string& name, const RemoteLock& remote) {
   for (const RemoteClaim& claim : remote.claims) {
@@ -115,16 +123,28 @@ LockFs::Answer LockFs::pinned(LockErrc result, const Client& client, const std::
   return refuse(result, "your limit of names is reached");
 }
 
+// Looks at all locks of the lockspace, for `then`; a backend that does not answer is the answer.
+void LockFs::look_through(Lockspace& space, const Reply& reply,
+                          std::function<void(Lockspace&, const std::vector<RemoteLock>&)> then) {
+  const auto told = [=, this, id = space.id](LockErrc result,
+                                             const std::vector<RemoteLock>& locks) {
+    Lockspace* seen = table_.find_lockspace(id);
+    if (seen == nullptr) return reply(refuse(LockErrc::kNotFound, "the lockspace is gone"));
+    if (result != LockErrc::kOk) return reply(cannot_look(*seen));
+    then(*seen, locks);
+  };
+  table_.look_all(space, told, kListTime);
+}
+
 void LockFs::control_allocate(Lockspace& space, const Client& client, const Arguments& arguments,
                               const Reply& reply) {
   if (arguments.empty()) {
-    // What other nodes have allocated and hold is known after a look.
-    return table_.look_all(
-        space, [=, this, id = space.id](LockErrc /*result*/, const std::vector<RemoteLock>& locks) {
-          std::unordered_set<std::string> elsewhere;
-          for (const RemoteLock& lock : locks) elsewhere.insert(lock.name);
-          allocate(id, elsewhere, client, reply);
-        });
+    return look_through(space, reply,
+                        [=, this](Lockspace& seen, const std::vector<RemoteLock>& locks) {
+                          std::unordered_set<std::string> elsewhere;
+                          for (const RemoteLock& lock : locks) elsewhere.insert(lock.name);
+                          allocate(seen.id, elsewhere, client, reply);
+                        });
   }
   const auto number = parse_number(arguments[0], 0, space.capacity - 1);
   if (!number) return reply(refuse(LockErrc::kInvalid, number.error()));
@@ -179,8 +199,9 @@ void LockFs::control_free(Lockspace& space, const Client& client, const Argument
   const auto number = parse_number(arguments[0], 0, UINT64_MAX);
   if (!number) return reply(refuse(LockErrc::kInvalid, number.error()));
   const std::string name = std::to_string(*number);
-  table_.look(space, name, [=, this, id = space.id](LockErrc /*result*/, const RemoteLock&) {
+  table_.look(space, name, [=, this, id = space.id](LockErrc result, const RemoteLock&) {
     Lockspace* seen = table_.find_lockspace(id);
+    if (seen != nullptr && result != LockErrc::kOk) return reply(cannot_look(*seen));
     const Lock* lock = seen != nullptr ? table_.find(*seen, name) : nullptr;
     if (lock == nullptr || !lock->pin || !lock->pin->allocated) {
       return reply(refuse(LockErrc::kNotFound, name + " is not allocated"));
@@ -192,19 +213,22 @@ void LockFs::control_free(Lockspace& space, const Client& client, const Argument
 void LockFs::control_free_all(Lockspace& space, const Client& client,
                               const Arguments& /*arguments*/, const Reply& reply) {
   if (!owns(client, space)) return reply(not_owner(space));
-  table_.look_all(space, [=, this, id = space.id](LockErrc, const std::vector<RemoteLock>&) {
-    Lockspace* seen = table_.find_lockspace(id);
+  look_through(space, reply, [=, this](Lockspace& seen, const std::vector<RemoteLock>&) {
     std::vector<std::string> allocated;
-    if (seen == nullptr) return reply(said("0"));
-    for (auto& [name, lock] : seen->locks) {
+    for (auto& [name, lock] : seen.locks) {
       if (lock.pin && lock.pin->allocated) allocated.push_back(name);
     }
-    const auto left = std::make_shared<size_t>(allocated.size());
-    const std::string answer = said(std::to_string(allocated.size()));
-    if (allocated.empty()) return reply(answer);
+    struct Freeing {
+      size_t left;
+      size_t freed = 0;
+    };
+    const auto freeing = std::make_shared<Freeing>(Freeing{allocated.size()});
+    if (allocated.empty()) return reply(said("0"));
     for (const std::string& name : allocated) {
-      table_.unpin(*seen, name, [left, reply, answer](LockErrc /*result*/) {
-        if (--*left == 0) reply(answer);
+      table_.unpin(seen, name, [freeing, reply](LockErrc result) {
+        if (result == LockErrc::kOk || result == LockErrc::kNotFound) ++freeing->freed;
+        if (--freeing->left != 0) return;
+        reply(said(std::to_string(freeing->freed)));
       });
     }
   });
@@ -271,18 +295,23 @@ void LockFs::control_capacity(Lockspace& space, const Client& client, const Argu
 
 void LockFs::control_stats(Lockspace& space, const Client& /*client*/,
                            const Arguments& /*arguments*/, const Reply& reply) {
-  uint64_t held = 0;
-  uint64_t waiters = 0;
-  uint64_t pinned = 0;
-  uint64_t allocated = 0;
-  for (const auto& [name, lock] : space.locks) {
-    held += lock.held() ? 1 : 0;
-    waiters += lock.waiters();
-    pinned += lock.pin ? 1 : 0;
-    allocated += lock.pin && lock.pin->allocated ? 1 : 0;
-  }
-  reply(fmt::format("held: {}\nwaiters: {}\npinned: {}\nallocated: {}\ncapacity: {}\n", held,
-                    waiters, pinned, allocated, space.capacity));
+  look_through(space, reply, [=](Lockspace& seen, const std::vector<RemoteLock>& locks) {
+    std::unordered_set<std::string_view> held;
+    uint64_t waiters = 0;
+    uint64_t pinned = 0;
+    uint64_t allocated = 0;
+    for (const auto& [name, lock] : seen.locks) {
+      if (lock.held()) held.insert(name);
+      waiters += lock.waiters();
+      pinned += lock.pin ? 1 : 0;
+      allocated += lock.pin && lock.pin->allocated ? 1 : 0;
+    }
+    for (const RemoteLock& lock : locks) {
+      if (lock.held()) held.insert(lock.name);
+    }
+    reply(fmt::format("held: {}\nwaiters: {}\npinned: {}\nallocated: {}\ncapacity: {}\n",
+                      held.size(), waiters, pinned, allocated, seen.capacity));
+  });
 }
 
 }  // namespace lockfs

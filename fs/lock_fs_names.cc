@@ -16,8 +16,6 @@ namespace {
 constexpr std::string_view kInfoDirName = ".lockfs";
 constexpr std::string_view kControlName = ".ctl";
 constexpr size_t kMaxLockspaceName = 255;
-constexpr std::array<std::string_view, 4> kXattrs = {"user.lockfs.lvb", "user.lockfs.mode",
-                                                     "user.lockfs.token", "user.lockfs.holder"};
 
 }  // namespace
 

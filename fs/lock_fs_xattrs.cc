@@ -13,6 +13,9 @@
 namespace lockfs {
 namespace {
 
+constexpr std::array<std::string_view, 4> kXattrs = {"user.lockfs.lvb", "user.lockfs.mode",
+                                                     "user.lockfs.token", "user.lockfs.holder"};
+
 void reply_sized(fuse_req_t req, std::string_view value, size_t size) {
   if (size == 0) {
     fuse_reply_xattr(req, value.size());

@@ -26,13 +26,6 @@ constexpr std::array kModes = {Mode::kNL, Mode::kCR, Mode::kCW, Mode::kPR, Mode:
 
 std::string words(Mode mode) { return std::string(mode_name(mode)); }
 
-std::string mode_of(int fd) {
-  std::string text(8192, '\0');
-  const ssize_t n = pread(fd, text.data(), text.size(), 0);
-  text.resize(n > 0 ? static_cast<size_t>(n) : 0);
-  return picture_value(text, "this.mode");
-}
-
 // Whether the other node is refused exactly what stands against `held`.
 testing::AssertionResult excludes_as(Mode held, Mode beside, int probe) {
   for (const Mode mode : kModes) {
@@ -62,7 +55,7 @@ TEST_P(SharedConversions, EachConversionBesideEachModeOfTheOtherNode) {
         ASSERT_EQ(write_command(beside, words(other) + " timeout=10s"), 0);
         const bool fits = compatible(to, other);
         ASSERT_EQ(write_command(converts, words(to) + " try"), fits ? 0 : EAGAIN);
-        ASSERT_EQ(mode_of(converts), words(fits ? to : from));
+        ASSERT_EQ(own(converts, "this.mode"), words(fits ? to : from));
         ASSERT_TRUE(excludes_as(fits ? to : from, other, probe));
         ASSERT_EQ(write_command(converts, "UN"), 0);
         ASSERT_EQ(write_command(beside, "UN"), 0);
@@ -81,7 +74,7 @@ TEST_P(SharedConversions, AConversionWaitsForTheOtherNode) {
   EXPECT_EQ(shown(1, "waits", "holders_total"), "2") << picture(1, "waits");
   ASSERT_EQ(write_command(two, "UN"), 0);
   EXPECT_EQ(end_of(converts), 0);
-  EXPECT_EQ(mode_of(one), "EX");
+  EXPECT_EQ(own(one, "this.mode"), "EX");
   EXPECT_EQ(write_command(two, "CR try"), EAGAIN);
 }
 
@@ -92,7 +85,7 @@ TEST_P(SharedConversions, AConversionThatEndsAtItsTimeoutKeepsWhatWasHeld) {
   ASSERT_EQ(write_command(two, "PR"), 0);
   Child converts([&] { return write_command(one, "EX timeout=50ms"); });
   EXPECT_EQ(end_of(converts), ETIMEDOUT);
-  EXPECT_EQ(mode_of(one), "PR");
+  EXPECT_EQ(own(one, "this.mode"), "PR");
   EXPECT_EQ(write_command(two, "EX try"), EAGAIN) << "PR of the other node still counts";
   EXPECT_EQ(write_command(open_lock(1, "keeps"), "PR try"), 0) << "and nobody waits any more";
   EXPECT_EQ(write_command(two, "PW try"), EAGAIN);
@@ -171,7 +164,7 @@ TEST_P(SharedConversions, ATryBesideAConversionThatWaitsIsRefusedAndNoDeadlock) 
   Child converts([&] { return write_command(one, "EX timeout=60s"); });
   ASSERT_TRUE(eventually_waiting(1, "tries", 1));
   EXPECT_EQ(write_command(two, "EX try"), EAGAIN);
-  EXPECT_EQ(mode_of(two), "PR");
+  EXPECT_EQ(own(two, "this.mode"), "PR");
   ASSERT_EQ(write_command(two, "UN"), 0);
   EXPECT_EQ(end_of(converts), 0);
 }

@@ -9,7 +9,6 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
-#include <filesystem>
 #include <memory>
 #include <set>
 #include <string>
@@ -27,15 +26,7 @@ class SharedDeaths : public ContractTest {
   void SetUp() override {
     if (!world().separate_nodes()) GTEST_SKIP() << "one mount has no other";
   }
-  // What a node lists of locks, and what it tells programs of them.
-  std::set<std::string> listed(size_t i) {
-    std::set<std::string> names;
-    for (const auto& entry : std::filesystem::directory_iterator(node(i).path() + "/default")) {
-      names.insert(entry.path().filename());
-    }
-    names.erase(".ctl");
-    return names;
-  }
+  // What a node tells programs first.
   std::string first_of_json(size_t i) {
     return picture_value(slurp(node(i).path() + "/.lockfs/locks.json"), "locks.0.lock");
   }
@@ -145,6 +136,17 @@ TEST_P(SharedDeaths, AnUnmountedNodesLocksAreFree) {
   EXPECT_EQ(write_command(left, "EX timeout=10s"), 0);
 }
 
+TEST_P(SharedDeaths, ARestartedNodeFindsWhatTheOthersHold) {
+  ASSERT_EQ(write_command(open_lock(1, "found"), "PR note=here"), 0);
+  kill_node(0);
+  restart_node(0);
+  EXPECT_EQ(listed(0), std::set<std::string>{"found"});
+  EXPECT_TRUE(eventually([&] { return shown(0, "found", "holders.0.note") == "here"; }));
+  const int next = open_lock(0, "found");
+  EXPECT_EQ(write_command(next, "EX try"), EAGAIN);
+  EXPECT_EQ(write_command(next, "PR try"), 0);
+}
+
 TEST_P(SharedDeaths, NothingOfADeadNodeIsShown) {
   for (const char* mode : {"CR", "CW", "PR", "PW", "EX"}) {
     ASSERT_EQ(write_command(open_lock(0, mode), mode), 0);
@@ -172,7 +174,7 @@ TEST_P(SharedDeaths, AStoppedDaemonThatHasNothingStopsNobody) {
   {
     const Stopped stopped(node(0).daemon());
     for (int i = 0; i < 100; ++i) {
-      const int fd = open(lock(1 + i % 2, "idle").c_str(), O_RDWR | O_CREAT, 0666);
+      const int fd = open(lock(i % 2 == 0 ? 1 : third, "idle").c_str(), O_RDWR | O_CREAT, 0666);
       ASSERT_EQ(write_command(fd, "EX timeout=10s"), 0);
       close(fd);
     }

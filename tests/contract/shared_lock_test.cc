@@ -2,7 +2,6 @@
 // What a lock promises to the holders of several nodes.
 #include <fcntl.h>
 #include <gmock/gmock.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <array>
@@ -11,6 +10,7 @@
 #include <string>
 
 #include "core/mode.h"
+#include "tests/contract/witness.h"
 #include "tests/contract/world.h"
 
 namespace lockfs::test {
@@ -21,12 +21,6 @@ INSTANTIATE_TEST_SUITE_P(Worlds, SharedLock, testing::ValuesIn(world_names()),
                          [](const auto& world) { return world.param; });
 
 constexpr std::array kModes = {Mode::kNL, Mode::kCR, Mode::kCW, Mode::kPR, Mode::kPW, Mode::kEX};
-
-uint64_t token_of(int fd) {
-  std::array<char, 32> value{};
-  if (fgetxattr(fd, "user.lockfs.token", value.data(), value.size() - 1) <= 0) return 0;
-  return std::strtoull(value.data(), nullptr, 10);
-}
 
 std::string try_for(Mode mode) { return std::string(mode_name(mode)) + " try"; }
 

@@ -17,13 +17,6 @@ namespace {
 
 class SharedLoss : public ContractTest {
  protected:
-  // Of the holder's own picture.
-  static std::string own(int fd, const std::string& key) {
-    std::string text(8192, '\0');
-    const ssize_t n = pread(fd, text.data(), text.size(), 0);
-    text.resize(n > 0 ? static_cast<size_t>(n) : 0);
-    return picture_value(text, key);
-  }
   // The renewal is a use that changes nothing: EINVAL, for it has no ttl, until it is lost.
   static bool eventually_lost(int fd) {
     return eventually([&] { return write_command(fd, "renew") == ESTALE; });

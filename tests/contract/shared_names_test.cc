@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <filesystem>
 #include <set>
 #include <string>
 
@@ -18,15 +17,6 @@ namespace {
 class SharedNames : public ContractTest {};
 INSTANTIATE_TEST_SUITE_P(Worlds, SharedNames, testing::ValuesIn(world_names()),
                          [](const auto& world) { return world.param; });
-
-std::set<std::string> names_in(const std::string& folder) {
-  std::set<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    const std::string name = entry.path().filename();
-    if (name != ".ctl") names.insert(name);
-  }
-  return names;
-}
 
 // What the command prints, or its errno in words.
 std::string control(const std::string& lockspace, const std::string& command) {
@@ -52,7 +42,7 @@ TEST_P(SharedNames, AHolderIsNamedOnTheOtherNode) {
   })) << picture;
   EXPECT_EQ(picture_value(picture, "mode"), "EX");
   EXPECT_EQ(picture_value(picture, "holders.0.pid"), std::to_string(getpid()));
-  EXPECT_THAT(names_in(node(1).path() + "/default"), testing::Contains("whose"));
+  EXPECT_THAT(listed(1), testing::Contains("whose"));
 }
 
 TEST_P(SharedNames, AFreedNameIsGoneOnTheOtherNode) {
@@ -70,9 +60,9 @@ TEST_P(SharedNames, APinIsEverybodys) {
   ASSERT_EQ(futimens(fd, nullptr), 0);
   close(fd);
   EXPECT_EQ(access(lock(1, "pinned").c_str(), F_OK), 0);
-  EXPECT_THAT(names_in(node(1).path() + "/default"), testing::Contains("pinned"));
+  EXPECT_THAT(listed(1), testing::Contains("pinned"));
   EXPECT_EQ(unlink(lock(1, "pinned").c_str()), 0);
-  EXPECT_THAT(names_in(node(0).path() + "/default"), testing::Not(testing::Contains("pinned")));
+  EXPECT_THAT(listed(0), testing::Not(testing::Contains("pinned")));
 }
 
 TEST_P(SharedNames, LongAndOddNamesAreLocksOfTheirOwn) {
@@ -106,7 +96,7 @@ TEST_P(SharedNames, NumbersComeBackAfterARestart) {
   ASSERT_EQ(control(node(0).path() + "/default", "allocate 7"), "7");
   restart_node(0);
   EXPECT_EQ(control(node(0).path() + "/default", "allocate 7"), "EEXIST");
-  EXPECT_THAT(names_in(node(0).path() + "/default"), testing::Contains("7"));
+  EXPECT_THAT(listed(0), testing::Contains("7"));
 }
 
 }  // namespace

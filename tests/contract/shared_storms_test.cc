@@ -231,7 +231,7 @@ class Load {
 
 TEST_P(SharedStorms, NothingIsLostWhenADaemonIsKilledAgainAndAgain) {
   if (!world().separate_nodes()) GTEST_SKIP() << kOneNode;
-  constexpr int kKills = 20;
+  constexpr int kKills = 30;
   Adders adders({storm_lock(1, 0), storm_lock(1, 1), storm_lock(1, 2)});
   for (int i = 0; i < kKills; ++i) {
     Load load({storm_lock(0, 0), storm_lock(0, 1), storm_lock(0, 2)});

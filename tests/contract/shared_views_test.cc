@@ -9,11 +9,11 @@
 
 #include <array>
 #include <cerrno>
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "tests/contract/witness.h"
 #include "tests/contract/world.h"
@@ -23,15 +23,6 @@ namespace {
 
 class SharedViews : public ContractTest {
  protected:
-  std::set<std::string> listed(size_t i, const std::string& lockspace = "default") {
-    std::set<std::string> names;
-    for (const auto& entry :
-         std::filesystem::directory_iterator(node(i).path() + "/" + lockspace)) {
-      names.insert(entry.path().filename());
-    }
-    names.erase(".ctl");
-    return names;
-  }
   // The locks of locks.json, each with its mode.
   std::map<std::string, std::string> told(size_t i) {
     const std::string text = slurp(node(i).path() + "/.lockfs/locks.json");
@@ -71,8 +62,6 @@ TEST_P(SharedViews, TheTraitsAreThoseOfTheWorld) {
 }
 
 TEST_P(SharedViews, BothNodesListWhatIsHeldOnEither) {
-  const std::map<std::string, std::string> all = {
-      {"a", "EX"}, {"b", "PR"}, {"both", "CR"}, {"c d", "CW"}, {"e%2Ff", "PW"}};
   const int a = open_lock(0, "a");
   const int b = open_lock(1, "b");
   const int both[] = {open_lock(0, "both"), open_lock(1, "both")};
@@ -95,6 +84,23 @@ TEST_P(SharedViews, BothNodesListWhatIsHeldOnEither) {
     EXPECT_TRUE(eventually([&] { return listed(i) == std::set<std::string>{"both"}; }));
     EXPECT_THAT(told(i), testing::ElementsAre(testing::Pair("both", "CR")));
   }
+}
+
+TEST_P(SharedViews, BothNodesListHundredsOfNames) {
+  std::set<std::string> all;
+  std::vector<int> held;
+  for (size_t i = 0; i < 400; ++i) {
+    const std::string name = "name" + std::to_string(i);
+    held.push_back(open(lock(i % 2, name).c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+    ASSERT_GE(held.back(), 0) << errno;
+    all.insert(name);
+  }
+  for (const size_t i : {0, 1}) {
+    EXPECT_EQ(listed(i), all);
+    EXPECT_EQ(told(i).size(), all.size());
+  }
+  for (const int fd : held) close(fd);
+  for (const size_t i : {0, 1}) EXPECT_TRUE(eventually([&] { return listed(i).empty(); }));
 }
 
 TEST_P(SharedViews, BothNodesShowTheHoldersOfBoth) {
@@ -232,10 +238,12 @@ TEST_P(SharedViews, TheTokenIsShownOnTheOtherNodeAlsoAfterAHandOver) {
 TEST_P(SharedViews, AttributesTellOfAHolderOnTheOtherNode) {
   const int holder = open_lock(0, "attributes");
   ASSERT_EQ(write_command(holder, "EX"), 0);
-  EXPECT_TRUE(eventually([&] { return attribute(1, "attributes", "mode") == "EX"; }, 2))
-      << attribute(1, "attributes", "mode");
-  EXPECT_EQ(attribute(1, "attributes", "token"), std::to_string(token_of(holder)));
-  EXPECT_NE(attribute(1, "attributes", "holder"), "");
+  const std::string token = std::to_string(token_of(holder));
+  EXPECT_EQ(attribute(1, "attributes", "mode"), "EX");
+  EXPECT_TRUE(eventually([&] { return attribute(1, "attributes", "token") == token; }, 2))
+      << attribute(1, "attributes", "token") << " is not " << token;
+  const std::string pid = std::to_string(getpid());
+  EXPECT_THAT(attribute(1, "attributes", "holder"), testing::HasSubstr(pid));
 }
 
 TEST_P(SharedViews, FcntlGetlkTellsOfAHolderOnTheOtherNode) {

@@ -181,6 +181,28 @@ TEST_P(SharedWaits, WhoWaitedBehindAKilledWriterAloneGoesAtOnce) {
   EXPECT_EQ(end_of(*reader), 0);
 }
 
+TEST_P(SharedWaits, WhoWaitedBehindAKilledWriterOfItsOwnNodeGoesAtOnce) {
+  ASSERT_EQ(write_command(open_lock(0, "own"), "PR"), 0);
+  auto writer = asker(1, "own", "EX");
+  ASSERT_TRUE(eventually_waiting(1, "own", 1));
+  const auto reader = asker(1, "own", "PR timeout=60s");
+  ASSERT_TRUE(eventually_waiting(1, "own", 2));
+  writer.reset();
+  EXPECT_EQ(end_of(*reader), 0);
+}
+
+// What the node has asked for in the name of the first is for the second, or asked for anew.
+TEST_P(SharedWaits, AWaiterThatGivesUpLeavesTheNextOfItsNodeWaiting) {
+  const int holder = open_lock(0, "leaves");
+  ASSERT_EQ(write_command(holder, "EX"), 0);
+  const auto first = asker(1, "leaves", "EX timeout=300ms");
+  const auto next = asker(1, "leaves", "PW timeout=60s");
+  EXPECT_EQ(end_of(*first), ETIMEDOUT);
+  ASSERT_TRUE(eventually_waiting(1, "leaves", 1));
+  ASSERT_EQ(write_command(holder, "UN"), 0);
+  EXPECT_EQ(end_of(*next), 0);
+}
+
 TEST_P(SharedWaits, WhoWaitedBehindAWriterThatGivesUpGoesAtOnce) {
   const size_t third = add_node();
   ASSERT_EQ(write_command(open_lock(0, "gives up"), "PR"), 0);

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <sys/xattr.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <array>
 #include <cerrno>
@@ -46,6 +47,13 @@ testing::AssertionResult all_end_well(const std::vector<std::unique_ptr<Child>>&
 int ask(const std::string& path, const std::string& command) {
   const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   return fd < 0 ? errno : write_command(fd, command);
+}
+
+std::string own(int fd, const std::string& key) {
+  std::string text(16384, '\0');
+  const ssize_t n = pread(fd, text.data(), text.size(), 0);
+  text.resize(n > 0 ? static_cast<size_t>(n) : 0);
+  return picture_value(text, key);
 }
 
 uint64_t token_of(int fd) {

@@ -79,6 +79,9 @@ testing::AssertionResult all_end_well(const std::vector<std::unique_ptr<Child>>&
 /// Opens a lock and writes a command to it: 0, or the errno. The descriptor stays open.
 int ask(const std::string& path, const std::string& command);
 
+/// What a descriptor's own picture says under a key, as in "this.mode".
+std::string own(int fd, const std::string& key);
+
 /// The token of what is held through a descriptor; 0: none.
 uint64_t token_of(int fd);
 

@@ -90,6 +90,15 @@ std::string ContractTest::shown(size_t i, const std::string& name, const std::st
   return picture_value(picture(i, name), key);
 }
 
+std::set<std::string> ContractTest::listed(size_t i, const std::string& lockspace) {
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(node(i).path() + "/" + lockspace)) {
+    names.insert(entry.path().filename());
+  }
+  names.erase(".ctl");
+  return names;
+}
+
 bool ContractTest::eventually_waiting(size_t i, const std::string& name, size_t count) {
   return eventually([&] { return shown(i, name, "waiters_total") == std::to_string(count); });
 }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -47,6 +48,8 @@ class ContractTest : public testing::TestWithParam<std::string> {
   /// The lock as a node shows it, and the same by a key; "" when it is free there.
   std::string picture(size_t i, const std::string& name) { return slurp(lock(i, name)); }
   std::string shown(size_t i, const std::string& name, const std::string& key);
+  /// What a node lists in a lockspace.
+  std::set<std::string> listed(size_t i, const std::string& lockspace = "default");
   /// Waits until a node shows so many waiters: each of its own, and one for each other node that
   /// waits for its turn.
   bool eventually_waiting(size_t i, const std::string& name, size_t count);

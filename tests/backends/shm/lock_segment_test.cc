@@ -150,7 +150,7 @@ TEST(LockSegment, DoesWhatTheModelDoesInARandomWalk) {
   }
 }
 
-TEST(LockSegment, WakesWhomItGrantsAndNobodyElse) {
+TEST(LockSegment, WakesWhomItGrantsAndWhoeverHoldsWhatIsWantedAndNobodyElse) {
   SegmentMemory memory(64);
   LockSegment segment = memory.segment();
   std::optional<LockSegment::Place> place;
@@ -160,9 +160,12 @@ TEST(LockSegment, WakesWhomItGrantsAndNobodyElse) {
     segment.acquire(node, "space", "a", Mode::kPR, false, place, wake);
   }
   EXPECT_EQ(segment.acquire(4, "space", "a", Mode::kEX, false, place, wake), Turn::kWaits);
-  EXPECT_EQ(wake, 0U);
+  EXPECT_EQ(wake, 1U << 0) << "it holds what they want";
+  EXPECT_TRUE(segment.claim(0, *place).contended);
+  wake = 0;
   segment.release(0, *place, wake);
   EXPECT_EQ(wake, 1U << 5 | 1U << 3 | 1U << 9);
+  EXPECT_TRUE(segment.claim(5, *place).contended) << "by the writer behind them";
 }
 
 TEST(LockSegment, IsFullWhenAllLocksAreInUseAndUsableAgainAfter) {
