@@ -10,42 +10,10 @@
 
 #include "backends/conversion_deadlock.h"
 #include "backends/key_values.h"
+#include "backends/shm/claim_word.h"
 
 namespace lockfs::shm {
 namespace {
-
-constexpr uint32_t kTicketBits = 25;
-constexpr uint32_t kTicketMask = (1U << kTicketBits) - 1;
-
-uint32_t packed(const Claim& claim) {
-  return static_cast<uint32_t>(claim.held) | static_cast<uint32_t>(claim.wanted) << 3U |
-         static_cast<uint32_t>(claim.contended) << 6U | claim.ticket << 7U;
-}
-
-Claim unpacked(uint32_t bits) {
-  if ((bits & 7U) >= kModeCount || (bits >> 3U & 7U) >= kModeCount) {
-    throw DamagedSegment("a mode that is none");
-  }
-  return {static_cast<Mode>(bits & 7U), static_cast<Mode>(bits >> 3U & 7U), bits >> 7U,
-          (bits >> 6U & 1U) != 0};
-}
-
-// Tickets go round; those of one lock are never half the circle apart.
-bool before(uint32_t a, uint32_t b) { return ((a - b) & kTicketMask) > kTicketMask / 2; }
-
-using Claims = std::array<Claim, kNodes>;
-Claims claims_of(const Lock& lock) {
-  Claims out;
-  for (uint32_t i = 0; i < kNodes; ++i) out[i] = unpacked(lock.claims[i].load());
-  return out;
-}
-
-bool fits(const Claims& claims, uint32_t node, Mode mode) {
-  for (uint32_t i = 0; i < kNodes; ++i) {
-    if (i != node && !compatible(mode, claims[i].held)) return false;
-  }
-  return true;
-}
 
 std::string key_for(std::string_view lockspace, std::string_view name) {
   std::string key(lockspace);
@@ -199,8 +167,8 @@ std::optional<LockSegment::Place> LockSegment::find(std::string_view key, uint32
 
 std::optional<LockSegment::Place> LockSegment::find_or_make(std::string_view key, uint32_t hash) {
   if (const auto found = find(key, hash)) return found;
+  if (header_->free.load() == 0 && !take_all_away()) return std::nullopt;
   const uint32_t free = header_->free.load();
-  if (free == 0) return std::nullopt;
   const Place place = free - 1;
   Lock& record = lock(place);
   if (record.used.load() != 0) throw DamagedSegment("a free lock that is in use");
@@ -298,6 +266,8 @@ LockSegment::Turn LockSegment::acquire(uint32_t node, std::string_view lockspace
   place = place_for(lockspace, name);
   if (!place) return Turn::kFull;
   Lock& record = lock(*place);
+  if (claim(node, *place).kept) record.claims[node].store(0);
+  take_away(record, node, mode);
   const Claims claims = claims_of(record);
   const Mode held = claims[node].held;
   uint32_t ticket = 0;
@@ -313,19 +283,19 @@ LockSegment::Turn LockSegment::acquire(uint32_t node, std::string_view lockspace
   }
   if (fits(claims, node, mode) && (held != Mode::kNL || !delays)) {
     grant(record, node, mode);
-    if (!covers(mode, held)) advance(record, wake);
+    if (others_wait) advance(record, wake);  // Or it is to be told that they do.
     return Turn::kGranted;
   }
-  Turn turn = Turn::kWaits;
-  if (held != Mode::kNL && conversions_deadlock({held, mode}, conversions)) turn = Turn::kDeadlock;
-  if (now) turn = Turn::kRefused;
-  if (turn == Turn::kWaits) {
-    record.claims[node].store(packed({held, mode, ticket & kTicketMask, claims[node].contended}));
-    mark_contended(record, wake);
-  } else {
+  const bool never = held != Mode::kNL && conversions_deadlock({held, mode}, conversions);
+  if (now || never) {
     collect(*place);
+    return now ? Turn::kRefused : Turn::kDeadlock;
   }
-  return turn;
+  record.claims[node].store(
+      packed({held, mode, ticket & kTicketMask, held != Mode::kNL && claims[node].contended}));
+  advance(record, wake);  // What stood against it may have been let go meanwhile.
+  wake &= ~(NodeSet{1} << node);
+  return claim(node, *place).waits() ? Turn::kWaits : Turn::kGranted;
 }
 
 bool LockSegment::cancel(uint32_t node, Place place, NodeSet& wake) {
@@ -349,57 +319,16 @@ void LockSegment::release(uint32_t node, Place place, NodeSet& wake) {
   collect(place);
 }
 
+void LockSegment::release_kept(uint32_t node, Place place) {
+  if (!claim(node, place).kept) return;
+  lock(place).claims[node].store(0);
+  collect(place);
+}
+
 void LockSegment::release_all(uint32_t node, NodeSet& wake) {
   for (Place place = 0; place < lock_count_; ++place) {
     if (lock(place).used.load() != 0) release(node, place, wake);
   }
-}
-
-void LockSegment::advance(Lock& lock, NodeSet& wake) {
-  while (const auto node = next_to_go(lock)) {
-    grant(lock, *node, unpacked(lock.claims[*node].load()).wanted);
-    wake |= NodeSet{1} << *node;
-  }
-  mark_contended(lock, wake);
-}
-
-// Tells those that hold what others wait for.
-void LockSegment::mark_contended(Lock& lock, NodeSet& wake) {
-  const Claims claims = claims_of(lock);
-  for (uint32_t waiter = 0; waiter < kNodes; ++waiter) {
-    if (!claims[waiter].waits()) continue;
-    for (uint32_t holder = 0; holder < kNodes; ++holder) {
-      Claim claim = unpacked(lock.claims[holder].load());
-      if (holder == waiter || claim.contended || compatible(claims[waiter].wanted, claim.held)) {
-        continue;
-      }
-      claim.contended = true;
-      lock.claims[holder].store(packed(claim));
-      wake |= NodeSet{1} << holder;
-    }
-  }
-}
-
-// Conversions go first, each as soon as it fits; new requests in the order of their tickets, none
-// past another that it would delay.
-std::optional<uint32_t> LockSegment::next_to_go(const Lock& lock) const {
-  const Claims claims = claims_of(lock);
-  const auto converts = [&](uint32_t i) { return claims[i].held != Mode::kNL; };
-  const auto goes_before = [&](uint32_t a, uint32_t b) {
-    if (converts(a) != converts(b)) return converts(a);
-    return before(claims[a].ticket, claims[b].ticket);
-  };
-  std::optional<uint32_t> first;
-  for (uint32_t i = 0; i < kNodes; ++i) {
-    if (!claims[i].waits() || !fits(claims, i, claims[i].wanted)) continue;
-    bool delays = false;
-    for (uint32_t other = 0; other < kNodes && !converts(i); ++other) {
-      delays = delays || (other != i && claims[other].waits() && goes_before(other, i) &&
-                          !compatible(claims[i].wanted, claims[other].wanted));
-    }
-    if (!delays && (!first || goes_before(i, *first))) first = i;
-  }
-  return first;
 }
 
 }  // namespace lockfs::shm

@@ -22,6 +22,9 @@ struct Claim {
   Mode wanted = Mode::kNL;  ///< NL: waits for nothing.
   uint32_t ticket = 0;      ///< Its turn among those that wait.
   bool contended = false;   ///< Another node waits for what this one holds.
+  /// Nobody holds it: the node may have it again by retake(), without a change, as long as no other
+  /// has taken it away. To all others it is not there.
+  bool kept = false;
 
   bool any() const { return held != Mode::kNL || wanted != Mode::kNL; }
   bool waits() const { return wanted != Mode::kNL; }
@@ -67,10 +70,17 @@ class LockSegment {
   bool cancel(uint32_t node, Place place, NodeSet& wake);
   /// Ends whatever the node has of the lock.
   void release(uint32_t node, Place place, NodeSet& wake);
+  /// Ends what the node keeps there, if it still does.
+  void release_kept(uint32_t node, Place place);
   /// Ends all that a node has, of all locks.
   void release_all(uint32_t node, NodeSet& wake);
   /// Any time, of its own node: its state changes under its hands only by a grant.
   Claim claim(uint32_t node, Place place) const;
+  /// Gives up what the node holds, and is wanted by nobody, but keeps it at hand; false if it is
+  /// wanted: release it. Any time, by its own node, as is retake().
+  bool keep(uint32_t node, Place place);
+  /// Holds in `mode`, which the kept one covers; false when another node has taken it away.
+  bool retake(uint32_t node, Place place, Mode kept, Mode mode);
   /// The tokens of the grant, of a node that holds PW or EX; any time.
   TokenBlock tokens(Place place) const;
 
@@ -95,7 +105,9 @@ class LockSegment {
   std::string_view key_of(const Lock& lock) const;
   void grant(Lock& lock, uint32_t node, Mode mode);
   void advance(Lock& lock, NodeSet& wake);
-  void mark_contended(Lock& lock, NodeSet& wake);
+  bool mark_contended(Lock& lock, NodeSet& wake);
+  static void take_away(Lock& lock, uint32_t node, Mode mode);
+  bool take_all_away();
   std::optional<uint32_t> next_to_go(const Lock& lock) const;
   void take_tokens(Lock& lock);
   Text* text_of(Lock& lock, uint32_t node) const;

@@ -25,7 +25,7 @@ Text* LockSegment::text_of(Lock& lock, uint32_t node) const {
 
 void LockSegment::describe(uint32_t node, Place place, const Presence& who) {
   Lock& record = lock(place);
-  if (!claim(node, place).any()) return;
+  if (!claim(node, place).any() || claim(node, place).kept) return;
   Text* text = text_of(record, node);
   for (Text& other : record.texts) {
     if (text == nullptr && other.owner.load() == 0) text = &other;
@@ -54,7 +54,7 @@ RemoteLock LockSegment::show(const Lock& lock, uint32_t node) const {
   out.pin = pin_of(lock);
   for (uint32_t i = 0; i < kNodes; ++i) {
     const Claim claim = this->claim(i, static_cast<Place>(&lock - locks_));
-    if (i == node || !claim.any()) continue;
+    if (i == node || !claim.any() || claim.kept) continue;
     Presence who;  // Until its words come, or for want of room: the mount.
     who.host = nodes_[i].host_name();
     for (const Text& text : lock.texts) {

@@ -6,11 +6,8 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <csignal>
 #include <utility>
 #include <vector>
-
-#include "backends/worker_thread.h"
 
 namespace lockfs {
 namespace {
@@ -24,16 +21,12 @@ constexpr std::array<std::chrono::milliseconds, 5> kLooks = {
     std::chrono::milliseconds(0), std::chrono::milliseconds(1), std::chrono::milliseconds(10),
     std::chrono::milliseconds(100), std::chrono::milliseconds(1000)};
 
-// When the kernel has no memory for a lock, the listener tries again.
-constexpr auto kNoMemory = std::chrono::milliseconds(100);
-
-// Interrupts the listener's wait for the segment.
-int interrupt_signal() { return SIGRTMIN; }
-
 }  // namespace
 
 ShmBackend::ShmBackend(EventLoop& loop, std::unique_ptr<shm::SharedSegment> segment)
-    : loop_(loop), segment_(std::move(segment)), self_(std::make_shared<ShmBackend*>(this)) {
+    : loop_(loop),
+      changes_(
+          loop, std::move(segment), [this] { rung(); }, [this] { fail_waiting(); }) {
   traits_.name = "shm";
   traits_.contention_hints = true;
   traits_.slots = false;
@@ -43,169 +36,41 @@ ShmBackend::ShmBackend(EventLoop& loop, std::unique_ptr<shm::SharedSegment> segm
 }
 
 ShmBackend::~ShmBackend() {
-  *self_ = nullptr;
-  if (!listener_.joinable()) return;
-  for (const TimerId timer : {patience_, recheck_, deaths_}) loop_.timers.cancel(timer);
-  loop_.unwatch(segment_->watch_fd());
-  stopped_ = true;
-  segment_->ring(segment_->self());
-  while (!ended_) {  // A signal that comes before its wait is lost.
-    pthread_kill(listener_.native_handle(), interrupt_signal());
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  listener_.join();
+  if (events_ == nullptr) return;
+  for (const TimerId timer : {recheck_, deaths_}) loop_.timers.cancel(timer);
+  loop_.unwatch(changes_.segment().watch_fd());
 }
 
 void ShmBackend::start(ClaimEvents& events) {
   events_ = &events;
-  struct sigaction nothing {};
-  nothing.sa_handler = [](int) {};
-  sigaction(interrupt_signal(), &nothing, nullptr);
-  loop_.watch(segment_->watch_fd(), [this] {
-    segment_->take_events();
-    if (const auto why = segment_->gone())
-      lose_all("its segment " + segment_->path() + ": " + *why);
+  loop_.watch(changes_.segment().watch_fd(), [this] {
+    shm::SharedSegment& segment = changes_.segment();
+    segment.take_events();
+    if (const auto why = segment.gone()) lose_all("its segment " + segment.path() + ": " + *why);
     look_for_deaths(0);
     return true;
   });
-  // The count before anything can be asked, so that no ring is missed.
-  listener_ =
-      worker_thread([this, heard = segment_->bell()] { listen(heard); }, interrupt_signal());
-}
-
-// Tells the loop, unless this is gone by then.
-void ShmBackend::post(std::function<void(ShmBackend&)> work) {
-  loop_.post([self = self_, work = std::move(work)] {
-    if (*self != nullptr) work(**self);
-  });
-}
-
-void ShmBackend::listen(uint32_t heard) {
-  while (!stopped_) {
-    if (wants_segment_) {
-      const LockErrc result = segment_->wait_to_enter();
-      if (result == LockErrc::kUnreachable) std::this_thread::sleep_for(kNoMemory);
-      if (result != LockErrc::kOk) continue;
-      wants_segment_ = false;
-      post([](ShmBackend& self) { self.make_backlog(); });
-    }
-    heard = segment_->listen(heard);
-    post([](ShmBackend& self) { self.rung(); });
-  }
-  ended_ = true;
-}
-
-// Reads or enters the segment; false when its bytes do not allow it.
-bool ShmBackend::guarded(const std::function<void()>& work) {
-  try {
-    work();
-    return true;
-  } catch (const shm::DamagedSegment& damage) {
-    if (std::exchange(broken_, true)) return false;
-    spdlog::error(
-        "shm: {} is damaged ({}): no lock of it is granted any more; unmount all that use it, "
-        "remove it, mount again",
-        segment_->path(), damage.what());
-    post([](ShmBackend& self) { self.fail_waiting(); });
-    return false;
-  }
-}
-
-// Makes a change, within the segment; nullopt when its bytes do not allow it. What follows from
-// the truth is mended.
-template <typename Make>
-auto ShmBackend::attempt(Make& make) -> std::optional<decltype(make())> {
-  try {
-    return make();
-  } catch (const shm::DamagedSegment& damage) {
-    if (!broken_) spdlog::warn("shm: {}: {}; mending it", segment_->path(), damage.what());
-  }
-  std::optional<decltype(make())> result;
-  guarded([&] {
-    segment_->locks().repair(segment_->wake());
-    result = make();
-  });
-  return result;
-}
-
-// Makes a change of the segment, now or when its turn comes, and tells what came of it; nullopt:
-// nobody can say, or it was not made.
-template <typename Make, typename Tell>
-void ShmBackend::change(Make make, Tell tell, std::optional<Duration> patience) {
-  using Result = decltype(make());
-  const bool must = !patience;
-  if (!asked_) {
-    bool within = false;
-    if ((broken_ && !must) || !guarded([&] { within = segment_->enter(); })) {
-      return tell(std::optional<Result>());
-    }
-    if (within) {
-      const std::optional<Result> result = attempt(make);
-      result ? segment_->leave() : segment_->abandon();
-      return tell(result);
-    }
-    asked_ = true;
-    wants_segment_ = true;
-    segment_->ring(segment_->self());
-  }
-  Change waiting;
-  waiting.make = [this, make, tell, must]() mutable -> Then {
-    std::optional<Result> result = broken_ && !must ? std::nullopt : attempt(make);
-    return [tell, result]() mutable { tell(result); };
-  };
-  waiting.give_up = [tell]() mutable { tell(std::optional<Result>()); };
-  if (patience) waiting.until = loop_.timers.now() + *patience;
-  backlog_.push_back(std::move(waiting));
-  schedule_giving_up();
-}
-
-// The listener is within the segment, for us.
-void ShmBackend::make_backlog() {
-  asked_ = false;
-  loop_.timers.cancel(std::exchange(patience_, TimerId::kNone));
-  const bool within = guarded([this] { segment_->entered(); });
-  std::vector<Then> told;
-  for (Change& change : std::exchange(backlog_, {})) {
-    told.push_back(within ? change.make() : std::move(change.give_up));
-  }
-  if (within) broken_ ? segment_->abandon() : segment_->leave();
-  for (const Then& tell : told) tell();
-}
-
-void ShmBackend::schedule_giving_up() {
-  if (patience_ != TimerId::kNone) return;
-  std::optional<TimePoint> first;
-  for (const Change& change : backlog_) {
-    if (change.until && (!first || *change.until < *first)) first = change.until;
-  }
-  if (first) patience_ = loop_.timers.schedule(*first, [this] { give_up_backlog(); });
-}
-
-// A mount was stopped within a change. What cannot wait is answered; the rest stays.
-void ShmBackend::give_up_backlog() {
-  patience_ = TimerId::kNone;
-  spdlog::error("shm: {} is kept by {}", segment_->path(), segment_->who_is_within());
-  std::vector<Then> told;
-  std::erase_if(backlog_, [&](Change& change) {
-    if (!change.until || *change.until > loop_.timers.now()) return false;
-    told.push_back(std::move(change.give_up));
-    return true;
-  });
-  schedule_giving_up();
-  for (const Then& tell : told) tell();
+  changes_.start();
 }
 
 void ShmBackend::acquire(ClaimId id, std::string_view lockspace, std::string_view name, Mode mode,
                          bool now) {
-  const Mode told = claims_.try_emplace(id).first->second.told;
+  const auto [it, fresh] = claims_.try_emplace(id);
+  if (fresh) {
+    it->second.key.reserve(lockspace.size() + 1 + name.size());
+    it->second.key.append(lockspace).append(1, '\0').append(name);
+  }
+  if (take_kept(id, mode)) return granted(id, mode);
+  const Mode told = it->second.told;
   const bool weaker = told != Mode::kNL && covers(told, mode);
-  change(
+  changes_.change(
       [this, id, space = std::string(lockspace), name = std::string(name), mode, now] {
         const auto found = claims_.find(id);
         if (found == claims_.end()) return Turn::kRefused;  // Lost meanwhile, and told.
         Claim& claim = found->second;
-        const Turn turn = segment_->locks().acquire(segment_->self(), space, name, mode, now,
-                                                    claim.place, segment_->wake());
+        const Turn turn =
+            locks().acquire(self(), space, name, mode, now, claim.place, changes_.segment().wake());
+        claim.tokens = {};
         claim.waiting = turn == Turn::kWaits;
         const bool has = turn == Turn::kGranted || turn == Turn::kWaits || claim.told != Mode::kNL;
         if (!has) claim.place.reset();
@@ -213,6 +78,46 @@ void ShmBackend::acquire(ClaimId id, std::string_view lockspace, std::string_vie
       },
       [this, id, mode](std::optional<Turn> turn) { acquired(id, mode, turn); },
       weaker ? kMust : kPatience);
+}
+
+// Without a change: what was kept, or another token of what is held.
+bool ShmBackend::take_kept(ClaimId id, Mode mode) {
+  if (changes_.is_broken() || changes_.waits()) return false;
+  Claim& claim = claims_.at(id);
+  const auto has_token = [&](const TokenBlock& tokens) {
+    return !is_exclusive(mode) || tokens.next < tokens.end;
+  };
+  if (claim.told != Mode::kNL) {
+    return claim.told == mode && !claim.waiting && is_exclusive(mode) && has_token(claim.tokens);
+  }
+  const auto kept = kept_.take(claim.key);
+  if (!kept || !covers(kept->mode, mode) || !has_token(kept->tokens)) return false;
+  bool taken = false;
+  changes_.read([&] { taken = locks().retake(self(), kept->place, kept->mode, mode); });
+  if (!taken) return false;
+  claim.place = kept->place;
+  claim.tokens = kept->tokens;
+  return true;
+}
+
+// On release: true if nothing is left to be done in the segment.
+bool ShmBackend::keep(const Claim& claim) {
+  if (changes_.is_broken() || changes_.waits() || !claim.place || claim.waiting ||
+      claim.told == Mode::kNL) {
+    return false;
+  }
+  bool kept = false;
+  changes_.read([&] { kept = locks().keep(self(), *claim.place); });
+  if (!kept) return false;
+  const auto too_many = kept_.put(claim.key, {*claim.place, claim.told, claim.tokens});
+  if (!too_many) return true;
+  changes_.change(
+      [this, place = too_many->place] {
+        locks().release_kept(self(), place);
+        return true;
+      },
+      [](std::optional<bool> /*made*/) {}, kMust);
+  return true;
 }
 
 void ShmBackend::acquired(ClaimId id, Mode mode, std::optional<Turn> turn) {
@@ -225,20 +130,26 @@ void ShmBackend::acquired(ClaimId id, Mode mode, std::optional<Turn> turn) {
     case Turn::kRefused: return failed(id, LockErrc::kWouldBlock);
     case Turn::kDeadlock: return failed(id, LockErrc::kDeadlock);
     case Turn::kFull:
-      spdlog::warn("shm: {} is full: all {} locks are held or pinned", segment_->path(),
-                   segment_->locks().lock_count());
+      spdlog::warn("shm: {} is full: all {} locks are held or pinned", changes_.segment().path(),
+                   locks().lock_count());
       return failed(id, LockErrc::kLimit);
   }
 }
 
 void ShmBackend::granted(ClaimId id, Mode mode) {
   Claim& claim = claims_.at(id);
-  TokenBlock tokens;
-  const bool read =
-      !is_exclusive(mode) || guarded([&] { tokens = segment_->locks().tokens(*claim.place); });
-  if (!read) return drop(id);
+  TokenBlock token;
+  if (is_exclusive(mode)) {
+    const bool fresh = claim.tokens.next == claim.tokens.end;
+    if (fresh && !changes_.read([&] { claim.tokens = locks().tokens(*claim.place); })) {
+      return drop(id);
+    }
+    token.next = claim.tokens.next++;  // One at a time: what is left is for the next that takes it.
+    token.end = token.next + 1;
+  }
+  kept_.forget(*claim.place);  // Of another name, which had this place before.
   claim.told = mode;
-  events_->granted(id, mode, tokens);
+  events_->granted(id, mode, token);
 }
 
 // An acquire that was not made, or met damage: what the segment says now decides.
@@ -246,12 +157,12 @@ void ShmBackend::undecided(ClaimId id) {
   const Claim& claim = claims_.at(id);
   if (!claim.place) return failed(id, LockErrc::kUnreachable);
   shm::Claim now;
-  const bool read = guarded([&] { now = segment_->locks().claim(segment_->self(), *claim.place); });
+  const bool read = changes_.read([&] { now = locks().claim(self(), *claim.place); });
   if (read && claim.told != Mode::kNL && now.held == claim.told) {
     if (now.waits()) {
-      change(
+      changes_.change(
           [this, place = *claim.place] {
-            return segment_->locks().cancel(segment_->self(), place, segment_->wake());
+            return locks().cancel(self(), place, changes_.segment().wake());
           },
           [](std::optional<bool> /*made*/) {}, kMust);
     }
@@ -273,24 +184,24 @@ void ShmBackend::drop(ClaimId id) {
   const Claim claim = claims_.at(id);
   claims_.erase(id);
   if (claim.place) {
-    change(
+    changes_.change(
         [this, place = *claim.place] {
-          segment_->locks().release(segment_->self(), place, segment_->wake());
+          locks().release(self(), place, changes_.segment().wake());
           return true;
         },
         [](std::optional<bool> /*made*/) {}, kMust);
   }
   if (claim.told == Mode::kNL) return events_->failed(id, LockErrc::kUnreachable);
-  events_->lost(id, "its segment " + segment_->path() + " is damaged");
+  events_->lost(id, "its segment " + changes_.segment().path() + " is damaged");
 }
 
 void ShmBackend::cancel(ClaimId id) {
-  change(
+  changes_.change(
       [this, id] {
         const auto found = claims_.find(id);
         if (found == claims_.end() || !found->second.waiting) return false;
         Claim& claim = found->second;
-        if (!segment_->locks().cancel(segment_->self(), *claim.place, segment_->wake())) {
+        if (!locks().cancel(self(), *claim.place, changes_.segment().wake())) {
           return false;  // It has been granted: rung() will say so.
         }
         claim.waiting = false;
@@ -299,7 +210,7 @@ void ShmBackend::cancel(ClaimId id) {
       },
       [this, id](std::optional<bool> cancelled) {
         // Not from within the verb. Damage is answered by fail_waiting().
-        if (cancelled && *cancelled) post([id](ShmBackend& self) { self.interrupted(id); });
+        if (cancelled && *cancelled) changes_.post([this, id] { interrupted(id); });
       },
       kMust);
 }
@@ -312,12 +223,13 @@ void ShmBackend::interrupted(ClaimId id) {
 void ShmBackend::release(ClaimId id) {
   const auto claim = claims_.find(id);
   if (claim == claims_.end()) return;
+  if (keep(claim->second)) return void(claims_.erase(claim));
   claim->second.released = true;
-  change(
+  changes_.change(
       [this, id] {
         Claim& released = claims_.at(id);
         if (!released.place) return true;
-        segment_->locks().release(segment_->self(), *released.place, segment_->wake());
+        locks().release(self(), *released.place, changes_.segment().wake());
         released.place.reset();
         return true;
       },
@@ -325,24 +237,24 @@ void ShmBackend::release(ClaimId id) {
 }
 
 void ShmBackend::describe(ClaimId id, const Presence& who) {
-  change(
+  changes_.change(
       [this, id, who] {
         const auto found = claims_.find(id);
         if (found == claims_.end() || !found->second.place) return true;
-        segment_->locks().describe(segment_->self(), *found->second.place, who);
+        locks().describe(self(), *found->second.place, who);
         return true;
       },
       [](std::optional<bool> /*made*/) {}, kQuestionPatience);
 }
 
 void ShmBackend::inspect(QueryId query, std::string_view lockspace, std::string_view name) {
-  change(
+  changes_.change(
       [this, space = std::string(lockspace), name = std::string(name)] {
-        std::vector<RemoteLock> locks;
-        if (auto lock = segment_->locks().look(segment_->self(), space, name)) {
-          locks.push_back(std::move(*lock));
+        std::vector<RemoteLock> seen;
+        if (auto lock = locks().look(self(), space, name)) {
+          seen.push_back(std::move(*lock));
         }
-        return locks;
+        return seen;
       },
       [this, query](std::optional<std::vector<RemoteLock>> locks) {
         events_->answered(query, locks ? LockErrc::kOk : LockErrc::kUnreachable,
@@ -352,32 +264,32 @@ void ShmBackend::inspect(QueryId query, std::string_view lockspace, std::string_
 }
 
 void ShmBackend::list(QueryId query, std::string_view lockspace) {
-  change([this, space = std::string(
-                    lockspace)] { return segment_->locks().look_all(segment_->self(), space); },
-         [this, query](std::optional<std::vector<RemoteLock>> locks) {
-           events_->answered(query, locks ? LockErrc::kOk : LockErrc::kUnreachable,
-                             std::move(locks).value_or(std::vector<RemoteLock>()));
-         },
-         kQuestionPatience);
+  changes_.change(
+      [this, space = std::string(lockspace)] { return locks().look_all(self(), space); },
+      [this, query](std::optional<std::vector<RemoteLock>> locks) {
+        events_->answered(query, locks ? LockErrc::kOk : LockErrc::kUnreachable,
+                          std::move(locks).value_or(std::vector<RemoteLock>()));
+      },
+      kQuestionPatience);
 }
 
 void ShmBackend::pin(QueryId query, std::string_view lockspace, std::string_view name,
                      const Pin& pin, bool fresh) {
-  change([this, space = std::string(lockspace), name = std::string(name), pin,
-          fresh] { return segment_->locks().pin(space, name, pin, fresh); },
-         [this, query](std::optional<LockErrc> result) {
-           events_->answered(query, result.value_or(LockErrc::kUnreachable), {});
-         },
-         kQuestionPatience);
+  changes_.change([this, space = std::string(lockspace), name = std::string(name), pin,
+                   fresh] { return locks().pin(space, name, pin, fresh); },
+                  [this, query](std::optional<LockErrc> result) {
+                    events_->answered(query, result.value_or(LockErrc::kUnreachable), {});
+                  },
+                  kQuestionPatience);
 }
 
 void ShmBackend::unpin(QueryId query, std::string_view lockspace, std::string_view name) {
-  change([this, space = std::string(lockspace),
-          name = std::string(name)] { return segment_->locks().unpin(space, name); },
-         [this, query](std::optional<LockErrc> result) {
-           events_->answered(query, result.value_or(LockErrc::kUnreachable), {});
-         },
-         kQuestionPatience);
+  changes_.change([this, space = std::string(lockspace),
+                   name = std::string(name)] { return locks().unpin(space, name); },
+                  [this, query](std::optional<LockErrc> result) {
+                    events_->answered(query, result.value_or(LockErrc::kUnreachable), {});
+                  },
+                  kQuestionPatience);
 }
 
 // Somebody may have granted us what we wait for, or wait for what we hold.
@@ -392,7 +304,7 @@ void ShmBackend::rung() {
     if (found == claims_.end() || !found->second.place || found->second.released) continue;
     Claim& claim = found->second;
     shm::Claim now;
-    if (!guarded([&] { now = segment_->locks().claim(segment_->self(), *claim.place); })) return;
+    if (!changes_.read([&] { now = locks().claim(self(), *claim.place); })) return;
     if (claim.waiting && !now.waits()) {
       claim.waiting = false;
       now.held == Mode::kNL ? drop(id) : granted(id, now.held);
@@ -402,7 +314,7 @@ void ShmBackend::rung() {
   }
   if (!more) return;
   // Whoever met damage rings all: we meet it by going there.
-  change([] { return true; }, [](std::optional<bool> /*made*/) {}, kQuestionPatience);
+  changes_.change([] { return true; }, [](std::optional<bool> /*made*/) {}, kQuestionPatience);
 }
 
 // The segment is damaged: nobody will grant what waits.
@@ -433,10 +345,10 @@ void ShmBackend::recheck() {
 }
 
 void ShmBackend::bury_dead() {
-  if (!segment_->any_dead()) return;
-  change(
+  if (!changes_.segment().any_dead()) return;
+  changes_.change(
       [this] {
-        segment_->bury_dead();
+        changes_.segment().bury_dead();
         return true;
       },
       [](std::optional<bool> /*made*/) {}, kMust);
@@ -454,7 +366,8 @@ void ShmBackend::look_for_deaths(size_t step) {
 }
 
 void ShmBackend::lose_all(const std::string& why) {
-  if (!std::exchange(broken_, true)) spdlog::error("shm: {}; all its locks are lost", why);
+  if (!changes_.is_broken()) spdlog::error("shm: {}; all its locks are lost", why);
+  changes_.give_up();
   std::vector<ClaimId> ids;
   for (const auto& [id, claim] : claims_) {
     if (!claim.released) ids.push_back(id);

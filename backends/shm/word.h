@@ -25,6 +25,12 @@ class Word {
   }
   void store(uint32_t value) { bits_.store(sealed(value), std::memory_order_release); }
 
+  /// Changes it if it is `from`, in one step.
+  bool replace(uint32_t from, uint32_t to) {
+    uint64_t bits = sealed(from);
+    return bits_.compare_exchange_strong(bits, sealed(to), std::memory_order_acq_rel);
+  }
+
  private:
   uint64_t sealed(uint32_t value) const {
     const uint64_t place = reinterpret_cast<uintptr_t>(this) & 0xfff;  // Alike in all processes.

@@ -33,6 +33,7 @@ struct Beliefs {
   std::array<std::atomic<uint64_t>, kNames> token;
   std::atomic<uint64_t> grants;
   std::atomic<uint64_t> waits;
+  std::atomic<uint64_t> retaken;
 };
 
 // A process whose end has begun believes nothing; its files are closed before it is gone.
@@ -90,6 +91,8 @@ class Worker {
     if (turn == LockSegment::Turn::kWaits && !wait(*place)) return;
     if (turn == LockSegment::Turn::kWaits || turn == LockSegment::Turn::kGranted) {
       hold(name, *place, mode);
+      for (Mode kept = mode; pick(2) == 0 && take_again(name, *place, kept);) {
+      }
       if (pick(4) == 0) convert(name, place);
       believe(name, Mode::kNL);
       change(
@@ -114,7 +117,7 @@ class Worker {
     return !cancelled;
   }
 
-  void hold(size_t name, LockSegment::Place place, Mode mode) {
+  void hold(size_t name, LockSegment::Place place, Mode mode, bool fresh = true) {
     beliefs_.grants.fetch_add(1);
     believe(name, mode);
     for (size_t other = 0; other < kWorkers; ++other) {
@@ -125,7 +128,7 @@ class Worker {
       if (beliefs_.held[other][name].load() != belief) continue;  // It has just let it go.
       fail("two hold one lock");
     }
-    if (!is_exclusive(mode)) return;
+    if (!is_exclusive(mode) || !fresh) return;  // A retaken one has the tokens that it had.
     const uint64_t token = segment_->locks().tokens(place).next;
     if (beliefs_.token[name].exchange(token) >= token) fail("a token that does not grow");
   }
@@ -139,6 +142,18 @@ class Worker {
       turn = locks.acquire(segment_->self(), "space", word, mode, true, place, segment_->wake());
     });
     if (turn == LockSegment::Turn::kGranted) hold(name, *place, mode);
+  }
+
+  // Keeps it without holding it, and takes it again unless another was faster.
+  bool take_again(size_t name, LockSegment::Place place, Mode mode) {
+    LockSegment& locks = segment_->locks();
+    believe(name, Mode::kNL);
+    if (!locks.keep(segment_->self(), place)) return believe(name, mode), false;
+    if (pick(4) == 0) std::this_thread::yield();
+    if (!locks.retake(segment_->self(), place, mode, mode)) return false;
+    beliefs_.retaken.fetch_add(1);
+    hold(name, place, mode, false);
+    return true;
   }
 
   void believe(size_t name, Mode mode) {
@@ -200,7 +215,8 @@ TEST(KilledNodes, LeaveNoWrongGrantAndNothingBehind) {
   EXPECT_FALSE(wrong) << *wrong;
   EXPECT_TRUE((*segment)->locks().look_all((*segment)->self(), "space").empty());
   (*segment)->leave();
-  printf("%d kills, %lu grants, %lu waits\n", kills(), beliefs.grants.load(), beliefs.waits.load());
+  printf("%d kills, %lu grants, %lu waits, %lu retaken\n", kills(), beliefs.grants.load(),
+         beliefs.waits.load(), beliefs.retaken.load());
   munmap(memory, sizeof(Beliefs));
 }
 

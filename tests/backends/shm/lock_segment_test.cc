@@ -118,35 +118,85 @@ TEST(LockSegment, DoesWhatTheModelDoesInARandomWalk) {
   LockSegment segment = memory.segment();
   const std::vector<std::string> names = {"a", "b", "c"};
   std::map<std::string, Model> models;
+  std::map<std::pair<std::string, uint32_t>, std::pair<LockSegment::Place, Mode>> kept;
+  size_t retaken = 0;
   for (int step = 0; step < kSteps; ++step) {
     const std::string& name = names[pick(3)];
     const uint32_t node = pick(kMany);
     Model& model = models[name];
     const auto place = segment.place_of("space", name);
     NodeSet wake = 0;
-    const uint32_t verb = pick(8);
+    const uint32_t verb = pick(10);
     if (verb < 4 && !model.waits(node)) {
       const auto mode = static_cast<Mode>(1 + pick(5));
       const bool now = pick(4) == 0;
       std::optional<LockSegment::Place> at;
+      kept.erase({name, node});
       const Turn turn = segment.acquire(node, "space", name, mode, now, at, wake);
       ASSERT_EQ(turn, model.acquire(node, mode, now)) << "step " << step;
     } else if (verb < 6 && place) {
       const bool any = model.waits(node) || model.converts(node);
       if (any) segment.release(node, *place, wake);
-      model.end(node);
+      if (any) model.end(node);
     } else if (verb == 6 && place && model.waits(node)) {
       ASSERT_TRUE(segment.cancel(node, *place, wake));
       model.stop_waiting(node);
     } else if (verb == 7 && pick(20) == 0) {
       segment.release_all(node, wake);
+      std::erase_if(kept, [&](const auto& each) { return each.first.second == node; });
       for (auto& [each, its] : models) its.end(node);
+    } else if (verb == 8 && place && model.converts(node) && !model.waits(node)) {
+      const Mode mode = model.held.at(node);
+      if (segment.keep(node, *place)) {
+        model.end(node);
+        kept[{name, node}] = {*place, mode};
+        if (pick(2) == 0 && segment.retake(node, *place, mode, mode)) {
+          ++retaken;
+          kept.erase({name, node});
+          ASSERT_EQ(model.acquire(node, mode, true), Turn::kGranted) << "step " << step;
+        }
+      }
+    } else if (verb == 9 && kept.contains({name, node})) {
+      const auto [at, mode] = kept.at({name, node});
+      kept.erase({name, node});
+      if (segment.retake(node, at, mode, mode)) {
+        ++retaken;
+        ASSERT_EQ(model.acquire(node, mode, true), Turn::kGranted) << "step " << step;
+      }
     }
     for (const auto& [each, its] : models) {
       ASSERT_EQ(claims_of(segment, each), its.words(kMany)) << each << ", step " << step;
     }
     const auto wrong = segment.check();
     ASSERT_FALSE(wrong) << *wrong << ", step " << step;
+  }
+  EXPECT_GT(retaken, 100U);
+}
+
+TEST(LockSegment, WhatIsKeptStandsInNobodysWay) {
+  SegmentMemory memory(64);
+  LockSegment segment = memory.segment();
+  std::optional<LockSegment::Place> place;
+  NodeSet wake = 0;
+  ASSERT_EQ(segment.acquire(0, "space", "a", Mode::kEX, true, place, wake), Turn::kGranted);
+  ASSERT_TRUE(segment.keep(0, *place));
+  EXPECT_FALSE(segment.look(1, "space", "a")) << "nobody holds it";
+  ASSERT_TRUE(segment.retake(0, *place, Mode::kEX, Mode::kPR));
+  EXPECT_EQ(segment.acquire(1, "space", "a", Mode::kEX, true, place, wake), Turn::kRefused);
+  ASSERT_TRUE(segment.keep(0, *place));
+  EXPECT_EQ(segment.acquire(1, "space", "a", Mode::kEX, true, place, wake), Turn::kGranted);
+  EXPECT_FALSE(segment.retake(0, *place, Mode::kPR, Mode::kPR)) << "it was taken away";
+}
+
+TEST(LockSegment, WhatIsKeptMakesRoomWhenTheSegmentIsFull) {
+  SegmentMemory memory(64);
+  LockSegment segment = memory.segment();
+  std::optional<LockSegment::Place> place;
+  NodeSet wake = 0;
+  for (int i = 0; i < 200; ++i) {
+    const std::string name = std::to_string(i);
+    ASSERT_EQ(segment.acquire(0, "space", name, Mode::kEX, true, place, wake), Turn::kGranted);
+    ASSERT_TRUE(segment.keep(0, *place));
   }
 }
 
