@@ -75,10 +75,11 @@ std::optional<LockErrc> LockTable::claim_for(Lock& lock, Owner& owner, const Req
     if (lock.needed(nullptr, {}) != Mode::kNL) return std::nullopt;
     give_up(lock);
   }
-  if (lock.claim != nullptr && ready(*lock.claim)) {
-    if (lock.claim->turns > 0) --lock.claim->turns;
+  const auto take_turn = [](Claim& claim) {
+    if (claim.turns > 0) --claim.turns;
     return LockErrc::kOk;
-  }
+  };
+  if (lock.claim != nullptr && ready(*lock.claim)) return take_turn(*lock.claim);
   if (lock.asking()) return std::nullopt;
   if (lock.claim == nullptr) {
     auto [id, made] = claims_.emplace();
@@ -91,7 +92,7 @@ std::optional<LockErrc> LockTable::claim_for(Lock& lock, Owner& owner, const Req
   claim.asked_for = owner.id;
   // Until the grant the owner holds what it has, and it may not come to the grant.
   acquire(claim, owner.holding ? join(need, owner.held.mode) : need, request.now);
-  if (ready(claim)) return LockErrc::kOk;
+  if (ready(claim)) return take_turn(claim);
   if (claim.asking) return std::nullopt;
   // A grant of too little is none.
   const LockErrc why = claim.error == LockErrc::kOk ? LockErrc::kNotSupported : claim.error;
@@ -119,7 +120,7 @@ void LockTable::granted(ClaimId id, Mode mode, TokenBlock tokens) {
   Claim* claim = claims_.find(id);
   if (claim == nullptr) return;  // Late: released meanwhile.
   claim->asking = false;
-  claim->contended = false;  // Of what it was; the hint comes again.
+  if (claim->mode != mode) claim->contended = false;  // Of what it was; the hint comes again.
   claim->mode = mode;
   claim->tokens = tokens;
   if (claim->in_call) return;
