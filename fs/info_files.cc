@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The files of .lockfs.
+#include <fmt/format.h>
 #include <algorithm>
 #include <memory>
 
@@ -28,6 +29,13 @@ void LockFs::info_text(NodeId node, const Client& reader, const TextDone& done) 
 std::string LockFs::config_text() const {
   nlohmann::ordered_json out;
   for (const auto& [key, value] : option_values(options_)) out[key] = value;
+  for (const auto& [id, space] : table_.lockspaces()) {
+    const auto named = options_.lockspaces.find(space->name);
+    const bool own = named != options_.lockspaces.end() && !named->second.backend.empty();
+    out["lockspace"][space->name] = {{"backend", own ? named->second.backend : options_.source},
+                                     {"mode", fmt::format("{:04o}", space->mode & 07777U)},
+                                     {"capacity", space->capacity}};
+  }
   return to_yaml(out);
 }
 

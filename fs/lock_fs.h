@@ -139,8 +139,9 @@ class LockFs final : public LockObserver {
   void set_lockspace(fuse_req_t req, Lockspace& space, const struct stat& attr, int to_set);
   void set_lock(const LockNode& node, const Client& client, const struct stat& attr, int to_set,
                 const std::function<void(int error)>& done);
-  void reply_lookup(fuse_req_t req, uint32_t space, const std::string& name,
-                    const RemoteLock& remote);
+  void reply_here(fuse_req_t req, uint32_t space_id, const std::string& name);
+  void reply_lookup(fuse_req_t req, uint32_t space_id, const std::string& name,
+                    const Painter::Elsewhere& elsewhere);
   void unlink_lock(fuse_req_t req, uint32_t space, const std::string& name,
                    const RemoteLock& remote);
   void add_locks(const Lockspace& space, const std::vector<RemoteLock>& remote, Directory& dir);

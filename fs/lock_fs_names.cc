@@ -48,11 +48,11 @@ void LockFs::lookup(fuse_req_t req, NodeId parent, const char* name) {
     }
     if (wanted != kControlName) {
       const Lock* lock = table_.find(*space, lock_wanted);
-      if (lock != nullptr && lock->held()) return reply_lookup(req, space->id, lock_wanted, {});
+      if (lock != nullptr && lock->held()) return reply_here(req, space->id, lock_wanted);
       return table_.look(
           *space, lock_wanted,
-          [this, req, id = space->id, lock_wanted](LockErrc /*result*/, const RemoteLock& remote) {
-            reply_lookup(req, id, lock_wanted, remote);
+          [this, req, id = space->id, lock_wanted](LockErrc result, const RemoteLock& remote) {
+            reply_lookup(req, id, lock_wanted, {result, remote});
           });
     }
     entry.ino = NodeTable::control(space->id);
@@ -62,18 +62,23 @@ void LockFs::lookup(fuse_req_t req, NodeId parent, const char* name) {
   if (fuse_reply_entry(req, &entry) != 0) nodes_.forget(entry.ino);
 }
 
-// A name is there while it is held, here or elsewhere, or pinned. When nobody can tell what is
-// elsewhere, what is here decides: to take the lock asks again.
-void LockFs::reply_lookup(fuse_req_t req, uint32_t space_id, const std::string& name,
-                          const RemoteLock& remote) {
-  Lockspace* space = table_.find_lockspace(space_id);
-  const Lock* lock = space != nullptr ? table_.find(*space, name) : nullptr;
-  if (space == nullptr || !((lock != nullptr && lock->visible()) || remote.held())) {
-    return void(fuse_reply_err(req, ENOENT));
-  }
+void LockFs::reply_here(fuse_req_t req, uint32_t space_id, const std::string& name) {
   fuse_entry_param entry{};
   describe(nodes_.add_lock(space_id, name), entry);
   if (fuse_reply_entry(req, &entry) != 0) nodes_.forget(entry.ino);
+}
+
+// A name is there while it is held, here or elsewhere, or pinned. When the answer about elsewhere
+// is late, what is here decides: to take the lock asks again.
+void LockFs::reply_lookup(fuse_req_t req, uint32_t space_id, const std::string& name,
+                          const Painter::Elsewhere& elsewhere) {
+  Lockspace* space = table_.find_lockspace(space_id);
+  const Lock* lock = space != nullptr ? table_.find(*space, name) : nullptr;
+  if ((lock != nullptr && lock->visible()) || elsewhere.lock.held()) {
+    return reply_here(req, space_id, name);
+  }
+  const bool unknown = space != nullptr && elsewhere.result == LockErrc::kUnreachable;
+  fuse_reply_err(req, unknown ? to_errno(elsewhere.result) : ENOENT);
 }
 
 void LockFs::getattr(fuse_req_t req, NodeId node) {

@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <iostream>
 
+#include "backends/late_backend.h"
 #include "backends/registry.h"
 #include "fs/log.h"
 #include "fs/session.h"
@@ -94,8 +95,15 @@ tl::expected<std::map<std::string, std::unique_ptr<LockBackend>>, std::string> m
   }
   for (const auto& [name, url] : urls) {
     auto made = make_backend(url, loop);
-    if (!made) return tl::make_unexpected(made.error());
-    backends[name] = std::move(*made);
+    if (made) {
+      backends[name] = std::move(*made);
+      continue;
+    }
+    if (name.empty()) return tl::make_unexpected(made.error());
+    // It takes only its own lockspace with it.
+    spdlog::error("{}; lockspace {} is out of reach until it is there", made.error(), name);
+    const auto again = [url = url, &loop] { return make_backend(url, loop); };
+    backends[name] = std::make_unique<LateBackend>(loop, url, again);
   }
   return backends;
 }

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+// One mount with several lockspaces, each with the backend that the config file gives it.
+#include <sys/stat.h>
+#include <unistd.h>
+#include <yaml-cpp/yaml.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "tests/fs/actor.h"
+
+namespace lockfs::test {
+namespace {
+
+class Lockspaces : public ::testing::Test {
+ protected:
+  Lockspaces() {
+    EXPECT_NE(mkdtemp(folder_.data()), nullptr);
+    std::filesystem::create_directory(folder_ + "/files");
+    std::ofstream(folder_ + "/lockfs.toml")
+        << "[lockspace.files]\nbackend = \"file:" << folder_ << "/files\"\n"
+        << "[lockspace.shared]\nbackend = \"shm:" << segment_ << "?locks=64\"\nmode = \"0770\"\n"
+        << "[lockspace.down]\nbackend = \"file:" << folder_ << "/missing\"\ncapacity = 7\n";
+    one_ = mount();
+  }
+  ~Lockspaces() override {
+    one_.reset();
+    std::filesystem::remove_all(folder_);
+    unlink(("/dev/shm/" + segment_).c_str());
+  }
+  std::unique_ptr<Mount> mount() const {
+    return std::make_unique<Mount>(std::vector<std::string>{"--config", folder_ + "/lockfs.toml"});
+  }
+  Mount& one() { return *one_; }
+  const std::string& folder() const { return folder_; }
+  static int exclusive(const Mount& mount, const std::string& lock) {
+    return ::open(mount.lock(lock).c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  }
+
+ private:
+  std::string folder_ = "/tmp/lockfs-spaces-XXXXXX";
+  std::string segment_ = "lockfs-spaces-" + std::to_string(getpid());
+  std::unique_ptr<Mount> one_;
+};
+
+TEST_F(Lockspaces, EachHasItsBackend) {
+  const auto traits = nlohmann::json::parse(slurp(one().path() + "/.lockfs/traits"));
+  EXPECT_EQ(traits.at("default").at("backend"), "memory");
+  EXPECT_EQ(traits.at("files").at("backend"), "file");
+  EXPECT_EQ(traits.at("shared").at("backend"), "shm");
+  EXPECT_EQ(traits.at("down").at("backend"), "file");
+  const YAML::Node config = YAML::Load(slurp(one().path() + "/.lockfs/config"));
+  EXPECT_EQ(config["lockspace"]["files"]["backend"].as<std::string>(),
+            "file:" + folder() + "/files");
+  EXPECT_EQ(config["lockspace"]["default"]["backend"].as<std::string>(), "memory:");
+  EXPECT_EQ(config["lockspace"]["shared"]["mode"].as<std::string>(), "0770");
+  EXPECT_EQ(config["lockspace"]["down"]["capacity"].as<int>(), 7);
+}
+
+TEST_F(Lockspaces, AreSharedWithOtherMountsAsTheirBackendsAre) {
+  const auto two = mount();
+  for (const std::string space : {"default", "files", "shared"}) {
+    ASSERT_GE(exclusive(one(), space + "/a"), 0) << space;
+    const bool alone = space == "default";
+    EXPECT_EQ(exclusive(*two, space + "/a") >= 0, alone) << space;
+  }
+}
+
+TEST_F(Lockspaces, OneThatIsDownTakesNoOtherWithIt) {
+  EXPECT_EQ(exclusive(one(), "down/a"), -1);
+  EXPECT_EQ(errno, EHOSTUNREACH);
+  EXPECT_EQ(::open(one().lock("down/b").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666), -1);
+  EXPECT_EQ(errno, EHOSTUNREACH);
+  const int control = ::open((one().path() + "/down/.ctl").c_str(), O_RDWR | O_CLOEXEC);
+  EXPECT_EQ(write_command(control, "allocate"), EHOSTUNREACH);
+  for (const std::string space : {"default", "files", "shared"}) {
+    EXPECT_GE(exclusive(one(), space + "/a"), 0) << space;
+  }
+  EXPECT_NE(one().log().find("lockspace down is out of reach"), std::string::npos) << one().log();
+}
+
+TEST_F(Lockspaces, OneThatWasDownIsThereWhenItsBackendIs) {
+  ASSERT_EQ(exclusive(one(), "down/a"), -1);
+  std::filesystem::create_directory(folder() + "/missing");
+  int fd = -1;
+  EXPECT_TRUE(eventually([&] { return (fd = exclusive(one(), "down/a")) >= 0; }));
+  EXPECT_EQ(exclusive(one(), "down/a"), -1);
+  EXPECT_EQ(errno, EEXIST);
+  EXPECT_TRUE(std::filesystem::exists(folder() + "/missing/down/a"));
+}
+
+// The directory of one goes away while it is in use.
+TEST_F(Lockspaces, OneThatBreaksTakesNoOtherWithIt) {
+  ASSERT_GE(exclusive(one(), "files/held"), 0);
+  std::filesystem::rename(folder() + "/files", folder() + "/moved");
+  EXPECT_EQ(exclusive(one(), "files/a"), -1);
+  EXPECT_EQ(errno, EHOSTUNREACH);
+  EXPECT_GE(exclusive(one(), "default/a"), 0);
+  EXPECT_GE(exclusive(one(), "shared/a"), 0);
+}
+
+}  // namespace
+}  // namespace lockfs::test
