@@ -183,6 +183,7 @@ TEST_P(SharedConversions, TwoFlocksThatBecomeExclusiveDoSoInTurn) {
     return flock(fd, LOCK_UN) == 0 ? 0 : errno;
   };
   Child first([&] { return upgrade(one); });
+  ASSERT_TRUE(eventually_waiting(1, "flocks", 1));
   Child second([&] { return upgrade(two); });
   EXPECT_EQ(end_of(first), 0);
   EXPECT_EQ(end_of(second), 0);

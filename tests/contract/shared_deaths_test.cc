@@ -118,6 +118,7 @@ TEST_P(SharedDeaths, WhenAllNodesHaveDiedEverythingIsFreeAndTokensGoOn) {
   ASSERT_EQ(write_command(held, "EX"), 0);
   ASSERT_EQ(write_command(open_lock(1, "other"), "PR"), 0);
   const uint64_t token = token_of(held);
+  ASSERT_EQ(listed(0), listed(1));
   kill_node(0);
   kill_node(1);
   restart_node(0);

@@ -24,7 +24,7 @@ namespace {
 using std::chrono::microseconds;
 
 constexpr int kRounds = 300;
-constexpr int kMostRounds = 3000;
+constexpr int kMostRounds = 1500;
 
 /// How long before the release (less than nothing: after it) the wait is ended, so that both win
 /// about as often: later after each end that won, earlier after each grant.
@@ -32,7 +32,7 @@ class Offset {
  public:
   explicit Offset(microseconds first) : offset_(first) {}
   void granted(bool was) {
-    offset_ += was ? step_ : -step_;
+    offset_ = std::clamp(offset_ + (was ? step_ : -step_), -kMost, kMost);
     step_ = std::max(step_ * 9 / 10, microseconds(50));
     was ? ++grants_ : ++ends_;
   }
@@ -48,6 +48,7 @@ class Offset {
   int fewer() const { return std::min(grants_, ends_); }
 
  private:
+  static constexpr microseconds kMost{20000};
   microseconds offset_;
   microseconds step_{500};
   int grants_ = 0;
