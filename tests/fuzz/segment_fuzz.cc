@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "tests/backends/shm/segment_memory.h"
 
@@ -81,9 +82,11 @@ class Run {
 
   void acquire(uint32_t node, uint32_t name, Mine& mine, Mode mode) {
     if (mine.waiting) return;
+    // As the lock table: never sideways, for until it knows of the grant it holds what it had.
+    if (!mine.kept && !covers(mine.held, mode)) mode = join(mine.held, mode);
     auto turn = LockSegment::Turn::kRefused;
     const bool now = mode == Mode::kPW;
-    mine.kept = false;
+    if (std::exchange(mine.kept, false)) mine.held = Mode::kNL;  // It is asked for anew.
     const bool made = change(node, [&] {
       turn = segment_.acquire(node, "space", std::string(1, static_cast<char>('a' + name)), mode,
                               now, mine.place, wake_);
