@@ -41,7 +41,8 @@ struct Handle {
   pid_t onlost_process = 0;
   uid_t onlost_uid = 0;
   fuse_pollhandle* poll = nullptr;
-  std::optional<uint32_t> seen;  ///< lock.changes when its picture was last read.
+  std::optional<uint32_t> seen;     ///< lock.changes when its picture was last read.
+  std::optional<size_t> elsewhere;  ///< A digest of what other nodes had when last looked at.
 };
 
 }  // namespace lockfs

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The files of .lockfs.
 #include <fmt/format.h>
+
 #include <algorithm>
 #include <memory>
 

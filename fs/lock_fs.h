@@ -170,6 +170,7 @@ class LockFs final : public LockObserver {
   void make_text(HandleId id, const Client& reader, const TextDone& done);
   void reply_text(fuse_req_t req, HandleId id, size_t size, uint64_t at);
   void notify(Handle& handle);
+  void look_for_pollers();
 
   // info_files.cc
   void info_text(NodeId node, const Client& reader, const TextDone& done);
@@ -224,6 +225,7 @@ class LockFs final : public LockObserver {
   std::vector<fuse_req_t> interrupted_;
   std::vector<OwnerId> new_holders_;  ///< Whose processes are not looked up yet.
   TimerId capture_timer_ = TimerId::kNone;
+  TimerId poll_timer_ = TimerId::kNone;
 };
 
 /// Seconds for which the kernel may remember a node's attributes. Directories change only through

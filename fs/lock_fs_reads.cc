@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Reading and polling: pictures of a lock, and the texts of control files.
+#include <fmt/format.h>
 #include <poll.h>
 
 #include <algorithm>
@@ -11,6 +12,18 @@ namespace lockfs {
 namespace {
 
 constexpr auto kCaptureAfter = std::chrono::milliseconds(1);
+
+// How often we look at other nodes' claims for those who poll.
+constexpr auto kPollLook = std::chrono::milliseconds(100);
+
+size_t digest_of(const RemoteLock& lock) {
+  std::string all;
+  for (const RemoteClaim& claim : lock.claims) {
+    all += fmt::format("{} {} {} {} {} {};", mode_name(claim.mode), claim.waiting, claim.token,
+                       claim.who.pid, claim.who.host, claim.who.note);
+  }
+  return std::hash<std::string>()(all);
+}
 
 }  // namespace
 
@@ -26,9 +39,10 @@ void LockFs::make_text(HandleId id, const Client& reader, const TextDone& done) 
   if (node == nullptr || own == nullptr) return done({});
   handle.seen = own->lock->changes;
   table_.look(*own->lock->space, node->name, [=, this](LockErrc result, const RemoteLock& remote) {
-    const Handle* reading = handles_.find(id);
+    Handle* reading = handles_.find(id);
     const Owner* self = reading != nullptr ? own_of(*reading) : nullptr;
     if (self == nullptr) return done({});
+    reading->elsewhere = digest_of(remote);
     done(painter_.lock(*self->lock, self, {result, remote}, reading->error, reading->lost_why));
   });
 }
@@ -72,12 +86,41 @@ void LockFs::poll(fuse_req_t req, const fuse_file_info* fi, fuse_pollhandle* ph)
     }
     handle->poll = ph;
     table_.watch(*own->lock);
+    if (own->lock->space->backend->traits().other_nodes) look_for_pollers();
   }
   unsigned events = POLLOUT | POLLWRNORM;
   if (handle->seen != own->lock->changes) events |= POLLIN | POLLRDNORM;
   if (own->held.above_null() && own->lock->is_wanted()) events |= POLLPRI;
   if (own->lost) events |= POLLERR | POLLHUP;
   fuse_reply_poll(req, events);
+}
+
+// What changes on other nodes is announced to nobody: while somebody polls we look.
+void LockFs::look_for_pollers() {
+  if (poll_timer_ != TimerId::kNone) return;
+  poll_timer_ = loop_.timers.schedule(loop_.timers.now() + kPollLook, [this] {
+    poll_timer_ = TimerId::kNone;
+    std::vector<HandleId> polling;
+    for (const auto& [lock, handles] : pollers_) {
+      if (!lock->space->backend->traits().other_nodes) continue;
+      polling.insert(polling.end(), handles.begin(), handles.end());
+    }
+    for (const HandleId id : polling) {
+      const Handle* handle = handles_.find(id);
+      const Owner* own = handle != nullptr ? own_of(*handle) : nullptr;
+      if (own == nullptr) continue;
+      table_.look(*own->lock->space, own->lock->name(),
+                  [this, id](LockErrc result, const RemoteLock& remote) {
+                    Handle* seen = handles_.find(id);
+                    if (seen == nullptr || result != LockErrc::kOk) return;
+                    const auto before = std::exchange(seen->elsewhere, digest_of(remote));
+                    if (before ? before == seen->elsewhere : remote.held()) return;
+                    seen->seen.reset();  // Its picture is another one now.
+                    notify(*seen);
+                  });
+    }
+    if (!polling.empty()) look_for_pollers();
+  });
 }
 
 void LockFs::changed(const Lock& lock) {

@@ -305,11 +305,11 @@ void ShmBackend::rung() {
     Claim& claim = found->second;
     shm::Claim now;
     if (!changes_.read([&] { now = locks().claim(self(), *claim.place); })) return;
+    more = more || (claim.waiting && now.waits());
     if (claim.waiting && !now.waits()) {
       claim.waiting = false;
-      now.held == Mode::kNL ? drop(id) : granted(id, now.held);
+      now.held == Mode::kNL ? drop(id) : granted(id, now.held);  // It may be released from there.
     }
-    more = more || claim.waiting;
     if (now.contended && claims_.contains(id)) events_->contended(id);
   }
   if (!more) return;

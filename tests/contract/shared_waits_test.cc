@@ -286,5 +286,27 @@ TEST_P(SharedWaits, AHolderIsToldThatAnotherNodeWaits) {
   EXPECT_NE(hint.revents & POLLPRI, 0);
 }
 
+// As Go's os.File does with a descriptor that is not blocking: it tries, and polls until it
+// changes.
+TEST_P(SharedWaits, WhoPollsIsToldThatAnotherNodeHasLetGo) {
+  const int holder = open_lock(0, "polled");
+  ASSERT_EQ(write_command(holder, "EX"), 0);
+  const int fd = open_lock(1, "polled");
+  ASSERT_EQ(write_command(fd, "EX try"), EAGAIN);
+  std::array<char, 4096> picture{};
+  ASSERT_GT(read(fd, picture.data(), picture.size()), 0);
+  Child releases([&] {
+    pollfd never{-1, 0, 0};
+    poll(&never, 1, 300);  // While the other is polling; how long does not matter.
+    return write_command(holder, "UN");
+  });
+  pollfd change{fd, POLLIN, 0};
+  while (write_command(fd, "EX try") == EAGAIN) {
+    ASSERT_GT(read(fd, picture.data(), picture.size()), 0);
+    ASSERT_EQ(poll(&change, 1, 10000), 1) << "nobody said that it was let go";
+  }
+  EXPECT_EQ(releases.wait(), 0);
+}
+
 }  // namespace
 }  // namespace lockfs::test
