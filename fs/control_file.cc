@@ -124,8 +124,9 @@ LockFs::Answer LockFs::pinned(LockErrc result, const Client& client, const std::
 }
 
 // Looks at all locks of the lockspace, for `then`; a backend that does not answer is the answer.
-void LockFs::look_through(Lockspace& space, const Reply& reply,
-                          std::function<void(Lockspace&, const std::vector<RemoteLock>&)> then) {
+void LockFs::look_through(
+    Lockspace& space, const Reply& reply,
+    const std::function<void(Lockspace&, const std::vector<RemoteLock>&)>& then) {
   const auto told = [=, this, id = space.id](LockErrc result,
                                              const std::vector<RemoteLock>& locks) {
     Lockspace* seen = table_.find_lockspace(id);

@@ -185,7 +185,7 @@ class LockFs final : public LockObserver {
   void control(Lockspace& space, const Client& client, std::string_view text, const Reply& reply);
   static const std::vector<ControlVerb>& control_verbs();
   void look_through(Lockspace& space, const Reply& reply,
-                    std::function<void(Lockspace&, const std::vector<RemoteLock>&)> then);
+                    const std::function<void(Lockspace&, const std::vector<RemoteLock>&)>& then);
   void control_allocate(Lockspace& space, const Client& client, const Arguments& arguments,
                         const Reply& reply);
   void control_free(Lockspace& space, const Client& client, const Arguments& arguments,

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 
 namespace lockfs::shm {
@@ -24,7 +25,7 @@ void on_bus_error(int /*signal*/, siginfo_t* info, void* /*context*/) {
   const auto at = reinterpret_cast<uintptr_t>(info->si_addr);
   for (const Guarded& mapping : guarded) {
     if (at < mapping.begin || at >= mapping.end) continue;
-    auto* page = reinterpret_cast<void*>(at & ~(kPage - 1));
+    void* page = static_cast<std::byte*>(info->si_addr) - at % kPage;
     constexpr int kFlags = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS;
     if (mmap(page, kPage, PROT_READ | PROT_WRITE, kFlags, -1, 0) == page) return;
   }
