@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // One mount with several lockspaces, each with the backend that the config file gives it.
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <yaml-cpp/yaml.h>
@@ -99,6 +100,37 @@ TEST_F(Lockspaces, OneThatBreaksTakesNoOtherWithIt) {
   EXPECT_EQ(errno, EHOSTUNREACH);
   EXPECT_GE(exclusive(one(), "default/a"), 0);
   EXPECT_GE(exclusive(one(), "shared/a"), 0);
+}
+
+// Why a mount of SOURCE is refused.
+std::string refusal(const std::string& source) {
+  try {
+    const Mount mount({}, source);
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return "it was mounted";
+}
+
+TEST(FileSource, OnAFilesystemThatKeepsNoLocksIsRefused) {
+  std::string folder = "/tmp/lockfs-null-XXXXXX";
+  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  struct stat before {};
+  stat(folder.c_str(), &before);
+  const Child null_fs([&] { return execl(LOCKFS_NULL_FS, "null_fs", folder.c_str(), nullptr); });
+  EXPECT_TRUE(eventually([&] {
+    struct stat now {};
+    return stat(folder.c_str(), &now) == 0 && now.st_dev != before.st_dev;
+  }));
+  EXPECT_THAT(refusal("file:" + folder), ::testing::HasSubstr("grants one lock twice"));
+  umount2(folder.c_str(), MNT_DETACH);
+  rmdir(folder.c_str());
+}
+
+TEST(FileSource, OnAMountOfLocksIsRefused) {
+  const Mount mount;
+  EXPECT_THAT(refusal("file:" + mount.path() + "/default"),
+              ::testing::HasSubstr("cannot write there"));
 }
 
 }  // namespace
