@@ -129,9 +129,15 @@ class Fuzzed {
     if (lock != nullptr && lock->pin) return table_.unpin(space_, name, [](LockErrc) {});
     table_.pin(space_, name, {client().uid, 0666, false}, true, [](LockErrc) {});
   }
+  // A claim is lost, or another node waits for it.
   void lose() {
-    Lock* lock = table_.find(space_, std::string(1, static_cast<char>('a' + bytes_.take(3))));
+    const uint8_t what = bytes_.take(6);
+    Lock* lock = table_.find(space_, std::string(1, static_cast<char>('a' + what % 3)));
     if (lock == nullptr) return;
+    if (what >= 3) {
+      if (lock->claim != nullptr) table_.contended(lock->claim->id);
+      return;
+    }
     if (lock->claim == nullptr || lock->claim->asking) {
       table_.break_lock(*lock, "fuzz");
       return;

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT
+// A claim that another node waits for: a few turns more here, then it is given up.
+#include "tests/core/async_backend.h"
+#include "tests/core/table_world.h"
+
+namespace lockfs {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+using testing::SizeIs;
+constexpr auto kOk = LockErrc::kOk;
+
+class LockTableContended : protected AsyncBackend, public TableWorldOn {
+ protected:
+  LockTableContended() : TableWorldOn(static_cast<AsyncBackend&>(*this)) {}
+  void TearDown() override { EXPECT_EQ(breaches, 0) << "the table broke the backend's contract"; }
+
+  OwnerId granted_owner(Mode mode, uint64_t tokens = 100) {
+    const OwnerId owner = waiter(mode);
+    grant(tokens);
+    EXPECT_THAT(observer.take(), ElementsAre(Answer{owner, kOk}));
+    return owner;
+  }
+  void contend() { events().contended(lock().claim->id); }
+};
+
+TEST_F(LockTableContended, ItIsGivenUpAfterAFewTurns) {
+  OwnerId holder = granted_owner(Mode::kEX);
+  contend();
+  const ClaimId claim = lock().claim->id;
+  OwnerId next = waiter(Mode::kEX);
+  for (uint32_t turn = 0; turn < LockTable::kLocalTurns; ++turn) {
+    ASSERT_THAT(released, IsEmpty()) << "turn " << turn;
+    table.release(holder);
+    EXPECT_THAT(observer.take(), ElementsAre(Answer{next, kOk}));
+    holder = next;
+    next = waiter(Mode::kEX);
+  }
+  table.release(holder);
+  EXPECT_THAT(released, ElementsAre(claim));
+  EXPECT_THAT(observer.answers, IsEmpty());
+  ASSERT_THAT(asks, SizeIs(1)) << "and asked for anew, behind the other node";
+  grant();
+  EXPECT_THAT(observer.take(), ElementsAre(Answer{next, kOk}));
+}
+
+TEST_F(LockTableContended, ReadersThatComeDoNotKeepItForEver) {
+  const OwnerId first = granted_owner(Mode::kPR);
+  contend();
+  for (uint32_t turn = 0; turn < LockTable::kLocalTurns; ++turn) {
+    const OwnerId reader = open();
+    EXPECT_EQ(ask(reader, Mode::kPR), kOk);
+    table.release(reader);
+  }
+  EXPECT_EQ(ask(open(), trying(want(Mode::kPR))), LockErrc::kWouldBlock);
+  const OwnerId late = waiter(Mode::kPR);
+  table.release(first);
+  EXPECT_THAT(released, SizeIs(1));
+  grant();
+  EXPECT_TRUE(holds(late, Mode::kPR));
+}
+
+TEST_F(LockTableContended, WhoHoldsItMayConvert) {
+  const OwnerId holder = granted_owner(Mode::kEX);
+  contend();
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(ask(holder, Mode::kEX), kOk);
+  }
+  EXPECT_TRUE(holds(holder, Mode::kEX));
+}
+
+TEST_F(LockTableContended, AHolderSeesThatItIsWanted) {
+  granted_owner(Mode::kEX);
+  EXPECT_FALSE(lock().is_wanted());
+  const uint32_t changes = lock().changes;
+  contend();
+  EXPECT_TRUE(lock().is_wanted());
+  EXPECT_NE(lock().changes, changes);
+}
+
+TEST_F(LockTableContended, AfterAWeakeningAllAreFreeToComeAgain) {
+  const OwnerId writer = granted_owner(Mode::kEX);
+  contend();
+  grant_at_once_with = 1;
+  EXPECT_EQ(ask(writer, Mode::kCR), kOk);
+  EXPECT_EQ(lock().claimed(), Mode::kCR);
+  for (uint32_t i = 0; i < LockTable::kLocalTurns + 5; ++i) {
+    EXPECT_EQ(ask(open(), Mode::kCR), kOk);
+  }
+}
+
+}  // namespace
+}  // namespace lockfs
