@@ -57,7 +57,9 @@ void EventLoop::post(std::function<void()> work) {
   [[maybe_unused]] const ssize_t written = write(wake_, &one, sizeof one);
 }
 
-void EventLoop::take_posted() {
+// True if there was any.
+bool EventLoop::take_posted() {
+  if (posted_.load(std::memory_order_relaxed) == nullptr) return false;
   Posted* newest = posted_.exchange(nullptr, std::memory_order_acquire);
   Posted* oldest = nullptr;
   while (newest != nullptr) {  // The list has the newest first; turn it round.
@@ -71,6 +73,7 @@ void EventLoop::take_posted() {
     oldest = item->next;
     item->work();
   }
+  return true;
 }
 
 void EventLoop::poll_first(int fd, Duration poll_time) {
@@ -83,11 +86,12 @@ void EventLoop::poll_first(int fd, Duration poll_time) {
 bool EventLoop::spin() {
   const auto source = watched_.find(polled_);
   if (source == watched_.end() || poll_time_ == Duration::zero()) return false;
+  const std::function<bool()>& ready = source->second;  // Stays, whatever is watched meanwhile.
   int turns = 64;
   TimePoint now = Clock::now();
   for (TimePoint end = now + poll_time_; now < end && !stopped_; now = Clock::now()) {
     timers.advance(now);
-    const bool had = source->second();
+    const bool had = take_posted() || ready();
     if (!unwatched_.empty()) return true;
     if (!had) {
       sched_yield();  // The caller may be waiting for this very core.
@@ -117,6 +121,7 @@ void EventLoop::wait(bool busy) {
 void EventLoop::run() {
   while (!stopped_) {
     unwatched_.clear();
+    take_posted();
     const bool busy = spin();
     take_posted();
     if (!busy && before_sleep_) before_sleep_();

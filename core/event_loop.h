@@ -41,7 +41,7 @@ class EventLoop {
     std::function<void()> work;
     Posted* next = nullptr;
   };
-  void take_posted();
+  bool take_posted();
   void wait(bool busy);
   bool spin();
 
