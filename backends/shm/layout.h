@@ -29,6 +29,7 @@ struct Header {
   uint64_t size;        ///< Of the whole, bytes.
   uint64_t check;       ///< Of the four above.
   Word busy;            ///< 0, or 1 + the node that is in the midst of a change.
+  Word changes;         ///< Counted up by each change that begins: looks need not be one.
   Word token_high;      ///< The highest token that was ever handed out, in two halves.
   Word token_low;
   Word free;  ///< The first free lock + 1, or 0.

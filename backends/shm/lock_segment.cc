@@ -50,6 +50,7 @@ void LockSegment::format(void* base, uint32_t locks) {
   header->lock_count = locks;
   header->size = size_for(locks);
   header->check = head_check(*header);
+  header->changes.store(0);
   header->token_high.store(0);
   header->token_low.store(0);
   auto* bytes = static_cast<std::byte*>(base);
@@ -91,11 +92,15 @@ LockSegment::LockSegment(void* base)
 
 bool LockSegment::begin(uint32_t node) {
   bool clean = false;
+  uint32_t changes = 0;
   try {
     clean = header_->busy.load() == 0;
+    changes = header_->changes.load();
   } catch (const DamagedSegment&) {  // As good as busy.
+    clean = false;
   }
   header_->busy.store(1 + node);
+  header_->changes.store(changes + 1);
   return clean;
 }
 

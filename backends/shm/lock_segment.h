@@ -86,6 +86,9 @@ class LockSegment {
 
   void describe(uint32_t node, Place place, const Presence& who);
   std::optional<RemoteLock> look(uint32_t node, std::string_view lockspace, std::string_view name);
+  /// The same at any time, if nobody is within a change meanwhile; else nullopt: look within one.
+  std::optional<std::optional<RemoteLock>> look_outside(uint32_t node, std::string_view lockspace,
+                                                        std::string_view name);
   std::vector<RemoteLock> look_all(uint32_t node, std::string_view lockspace);
   LockErrc pin(std::string_view lockspace, std::string_view name, const Pin& pin, bool fresh);
   LockErrc unpin(std::string_view lockspace, std::string_view name);

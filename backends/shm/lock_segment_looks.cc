@@ -81,6 +81,21 @@ std::optional<RemoteLock> LockSegment::look(uint32_t node, std::string_view lock
   return out;
 }
 
+std::optional<std::optional<RemoteLock>> LockSegment::look_outside(uint32_t node,
+                                                                   std::string_view lockspace,
+                                                                   std::string_view name) {
+  try {
+    const uint32_t changes = header_->changes.load();
+    if (header_->busy.load() != 0) return std::nullopt;
+    std::optional<RemoteLock> seen = look(node, lockspace, name);
+    std::atomic_thread_fence(std::memory_order_acquire);  // What was seen, before what follows.
+    if (header_->busy.load() != 0 || header_->changes.load() != changes) return std::nullopt;
+    return seen;
+  } catch (const DamagedSegment&) {  // Or half a change.
+    return std::nullopt;
+  }
+}
+
 std::vector<RemoteLock> LockSegment::look_all(uint32_t node, std::string_view lockspace) {
   std::vector<RemoteLock> out;
   for (Place place = 0; place < lock_count_; ++place) {

@@ -248,6 +248,13 @@ void ShmBackend::describe(ClaimId id, const Presence& who) {
 }
 
 void ShmBackend::inspect(QueryId query, std::string_view lockspace, std::string_view name) {
+  if (!changes_.waits() && !changes_.is_broken()) {
+    if (auto seen = locks().look_outside(self(), lockspace, name)) {
+      std::vector<RemoteLock> found;
+      if (*seen) found.push_back(std::move(**seen));
+      return events_->answered(query, LockErrc::kOk, std::move(found));
+    }
+  }
   changes_.change(
       [this, space = std::string(lockspace), name = std::string(name)] {
         std::vector<RemoteLock> seen;

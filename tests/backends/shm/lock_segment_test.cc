@@ -188,6 +188,23 @@ TEST(LockSegment, WhatIsKeptStandsInNobodysWay) {
   EXPECT_FALSE(segment.retake(0, *place, Mode::kPR, Mode::kPR)) << "it was taken away";
 }
 
+TEST(LockSegment, ALookFromOutsideIsThatFromWithinOrNone) {
+  SegmentMemory memory(64);
+  LockSegment segment = memory.segment();
+  std::optional<LockSegment::Place> place;
+  NodeSet wake = 0;
+  ASSERT_TRUE(segment.begin(0));
+  segment.acquire(0, "space", "a", Mode::kEX, true, place, wake);
+  EXPECT_FALSE(segment.look_outside(1, "space", "a")) << "somebody is within";
+  segment.end();
+  const auto seen = segment.look_outside(1, "space", "a");
+  ASSERT_TRUE(seen && *seen);
+  EXPECT_EQ((*seen)->claims.size(), 1U);
+  const auto nothing = segment.look_outside(1, "space", "b");
+  ASSERT_TRUE(nothing);
+  EXPECT_FALSE(*nothing);
+}
+
 TEST(LockSegment, WhatIsKeptMakesRoomWhenTheSegmentIsFull) {
   SegmentMemory memory(64);
   LockSegment segment = memory.segment();
