@@ -29,8 +29,6 @@ constexpr int64_t kChangeByte = int64_t{1} << 40;
 constexpr int64_t kNodeBytes = kChangeByte + 1;
 // A change takes a microsecond: so many tries are worth less than going to sleep.
 constexpr int kEnterTries = 40;
-// How long a new mount waits for one that is within a change, and must have been stopped there.
-constexpr auto kJoinTime = std::chrono::seconds(2);
 
 bool try_byte(int fd, int64_t byte) {
   return set_bytes(fd, ByteLock::kWrite, byte, byte) == LockErrc::kOk;
@@ -91,13 +89,31 @@ std::optional<std::string> refusal(int fd, std::optional<uint32_t> locks, off_t&
   return std::nullopt;
 }
 
+// An inotify descriptor until it is somebody's.
+class Watch {
+ public:
+  Watch() : fd_(inotify_init1(IN_NONBLOCK | IN_CLOEXEC)) {}
+  ~Watch() {
+    if (fd_ >= 0) close(fd_);
+  }
+  Watch(const Watch&) = delete;
+  Watch& operator=(const Watch&) = delete;
+  int take() { return std::exchange(fd_, -1); }
+
+ private:
+  int fd_;
+};
+
 }  // namespace
 
 tl::expected<std::unique_ptr<SharedSegment>, std::string> SharedSegment::open(
-    const std::string& path, std::optional<uint32_t> locks) {
+    const std::string& path, std::optional<uint32_t> locks, std::chrono::milliseconds patience) {
   const auto fail = [&](const std::string& words) {
     return tl::make_unexpected(fmt::format("shm: {}: {}", path, words));
   };
+  // Before the segment: a dying process gives its files back from the highest to the lowest, and to
+  // end a watch may take the kernel a second, for which our byte locks must not wait.
+  Watch watch;
   constexpr int kFlags = O_RDWR | O_CLOEXEC | O_NOFOLLOW;
   int fd = ::open(path.c_str(), kFlags);
   if (fd < 0 && errno == ENOENT) {
@@ -119,17 +135,17 @@ tl::expected<std::unique_ptr<SharedSegment>, std::string> SharedSegment::open(
     return fail(words);
   }
   guard_mapping(base, bytes);
-  std::unique_ptr<SharedSegment> made(new SharedSegment(path, fd, base, bytes));
-  if (const auto wrong = made->join()) return fail(*wrong);
+  std::unique_ptr<SharedSegment> made(new SharedSegment(path, fd, base, bytes, watch.take()));
+  if (const auto wrong = made->join(patience)) return fail(*wrong);
   return made;
 }
 
-SharedSegment::SharedSegment(std::string path, int fd, void* base, size_t size)
+SharedSegment::SharedSegment(std::string path, int fd, void* base, size_t size, int watch)
     : path_(std::move(path)),
       fd_(fd),
       base_(base),
       size_(size),
-      inotify_(inotify_init1(IN_NONBLOCK | IN_CLOEXEC)),
+      inotify_(watch),
       locks_(std::make_unique<LockSegment>(base)) {}
 
 // What we hold is ended by the others, who see the file closed: it is the way of a death, and so
@@ -141,17 +157,17 @@ SharedSegment::~SharedSegment() {
   close(fd_);
 }
 
-std::optional<std::string> SharedSegment::join() {
+std::optional<std::string> SharedSegment::join(std::chrono::milliseconds patience) {
   const std::string own = fmt::format("/proc/self/fd/{}", fd_);
   if (inotify_ < 0 || inotify_add_watch(inotify_, own.c_str(), IN_CLOSE_WRITE | IN_ATTRIB) < 0) {
     return because("cannot watch it (inotify; see fs.inotify.max_user_instances)");
   }
   self_ = kNodes - 1;  // In whose name we are within, until we have a place.
-  const auto end = std::chrono::steady_clock::now() + kJoinTime;
+  const auto end = std::chrono::steady_clock::now() + patience;
   try {
     while (!enter()) {
       if (std::chrono::steady_clock::now() > end) return "it is kept by " + who_is_within();
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
     }
     bury_dead();
     uint32_t place = 0;

@@ -20,11 +20,16 @@ class SharedSegment {
   /// As many locks as podman has by default, twice: 9 MiB.
   static constexpr uint32_t kDefaultLocks = 4096;
 
+  /// How long a new mount waits for those that make changes: on a crowded host they may be off the
+  /// processor in the midst of one, each time that we look.
+  static constexpr auto kJoinTime = std::chrono::seconds(10);
+
   /// Opens the segment at `path` (in /dev/shm) and takes a place in it; makes it if it is not
   /// there, for `locks` of them. Else says in words what is wrong. With `locks`, a segment of
   /// another capacity is refused.
   static tl::expected<std::unique_ptr<SharedSegment>, std::string> open(
-      const std::string& path, std::optional<uint32_t> locks);
+      const std::string& path, std::optional<uint32_t> locks,
+      std::chrono::milliseconds patience = kJoinTime);
   ~SharedSegment();
   SharedSegment(const SharedSegment&) = delete;
   SharedSegment& operator=(const SharedSegment&) = delete;
@@ -67,8 +72,8 @@ class SharedSegment {
   std::optional<std::string> gone() const;
 
  private:
-  SharedSegment(std::string path, int fd, void* base, size_t size);
-  std::optional<std::string> join();
+  SharedSegment(std::string path, int fd, void* base, size_t size, int watch);
+  std::optional<std::string> join(std::chrono::milliseconds patience);
   bool is_alive(uint32_t node) const;
   bool is_used(uint32_t node) const;
 

@@ -125,7 +125,9 @@ TEST(SharedSegment, ANewcomerSaysWhoHasStoppedInAChange) {
   const SegmentFile file;
   const auto one = SharedSegment::open(file.path(), 64);
   ASSERT_TRUE((*one)->enter());
-  EXPECT_THAT(why_not(file.path()), HasSubstr("pid " + std::to_string(getpid())));
+  const auto two = SharedSegment::open(file.path(), std::nullopt, std::chrono::milliseconds(50));
+  ASSERT_FALSE(two);
+  EXPECT_THAT(two.error(), HasSubstr("pid " + std::to_string(getpid())));
   (*one)->leave();
   EXPECT_EQ(why_not(file.path()), "it was opened");
 }
