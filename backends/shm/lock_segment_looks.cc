@@ -88,8 +88,8 @@ std::optional<std::optional<RemoteLock>> LockSegment::look_outside(uint32_t node
     const uint32_t changes = header_->changes.load();
     if (header_->busy.load() != 0) return std::nullopt;
     std::optional<RemoteLock> seen = look(node, lockspace, name);
-    std::atomic_thread_fence(std::memory_order_acquire);  // What was seen, before what follows.
-    if (header_->busy.load() != 0 || header_->changes.load() != changes) return std::nullopt;
+    // By an exchange for itself, which what was read before cannot pass.
+    if (!header_->changes.replace(changes, changes)) return std::nullopt;
     return seen;
   } catch (const DamagedSegment&) {  // Or half a change.
     return std::nullopt;
