@@ -2,6 +2,7 @@
 // Conversions beside the holders and waiters of other nodes.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -112,6 +113,23 @@ TEST_P(SharedConversions, AConversionGoesBeforeANewRequestOfAnotherNode) {
   EXPECT_EQ(shown(1, "first", "waiters_total"), "1") << picture(1, "first");
   ASSERT_EQ(write_command(one, "UN"), 0);
   EXPECT_EQ(end_of(asks), 0);
+}
+
+TEST_P(SharedConversions, WhoWaitedBehindAConversionThatIsInterruptedGoesAtOnce) {
+  const size_t third = add_node();
+  const int one = open_lock(0, "behind");
+  ASSERT_EQ(write_command(one, "PR"), 0);
+  ASSERT_EQ(write_command(open_lock(1, "behind"), "PR"), 0);
+  Child converts([&] { return write_command(one, "EX"); });
+  ASSERT_TRUE(eventually_waiting(1, "behind", 1));
+  Child asks([path = lock(third, "behind")] { return ask(path, "PR timeout=60s"); });
+  if (world().fifo()) {
+    ASSERT_TRUE(eventually_waiting(1, "behind", 2));
+  }
+  converts.signal(SIGKILL);
+  EXPECT_EQ(end_of(converts), 128 + SIGKILL);
+  EXPECT_EQ(end_of(asks, 30), 0);
+  EXPECT_EQ(own(one, "this.mode"), "PR") << "its descriptor is ours as well";
 }
 
 TEST_P(SharedConversions, AWeakenedLockLetsAWaiterOfTheOtherNodeIn) {

@@ -206,10 +206,11 @@ TEST_P(SharedWaits, AWaiterThatGivesUpLeavesTheNextOfItsNodeWaiting) {
 TEST_P(SharedWaits, WhoWaitedBehindAWriterThatGivesUpGoesAtOnce) {
   const size_t third = add_node();
   ASSERT_EQ(write_command(open_lock(0, "gives up"), "PR"), 0);
-  const auto writer = asker(1, "gives up", "EX timeout=300ms");
+  const auto writer = asker(1, "gives up", "EX timeout=2s");
+  ASSERT_TRUE(eventually_waiting(0, "gives up", 1));
   const auto reader = asker(third, "gives up", "PR timeout=60s");
   EXPECT_EQ(end_of(*writer), ETIMEDOUT);
-  EXPECT_EQ(end_of(*reader), 0);
+  EXPECT_EQ(end_of(*reader, 30), 0);
 }
 
 // What fits beside all that is held, and whom no waiter must wait for, is granted at once.

@@ -43,16 +43,13 @@ class Sole {
  public:
   void enter() {
     if (inside_.exchange(true)) ++twice_;
-    ++entered_;
   }
   void leave() { inside_ = false; }
-  int entered() const { return entered_; }
   /// How often somebody came while another was within.
   int twice() const { return twice_; }
 
  private:
   std::atomic<bool> inside_{false};
-  std::atomic<int> entered_{0};
   std::atomic<int> twice_{0};
 };
 
