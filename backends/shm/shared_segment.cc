@@ -297,7 +297,8 @@ std::optional<std::string> SharedSegment::gone() const {
   struct stat named {};
   if (fstat(fd_, &ours) != 0) return std::nullopt;
   if (ours.st_size != static_cast<off_t>(size_)) return "it was truncated";
-  if (stat(path_.c_str(), &named) != 0) return "it was deleted";
+  // The kernel tells of a deletion before its name is gone.
+  if (ours.st_nlink == 0 || stat(path_.c_str(), &named) != 0) return "it was deleted";
   if (named.st_dev == ours.st_dev && named.st_ino == ours.st_ino) return std::nullopt;
   return "another one has its name now";
 }

@@ -44,9 +44,7 @@ ShmBackend::~ShmBackend() {
 void ShmBackend::start(ClaimEvents& events) {
   events_ = &events;
   loop_.watch(changes_.segment().watch_fd(), [this] {
-    shm::SharedSegment& segment = changes_.segment();
-    segment.take_events();
-    if (const auto why = segment.gone()) lose_all("its segment " + segment.path() + ": " + *why);
+    changes_.segment().take_events();
     look_for_deaths(0);
     return true;
   });
@@ -361,12 +359,16 @@ void ShmBackend::bury_dead() {
       [](std::optional<bool> /*made*/) {}, kMust);
 }
 
-// Somebody has closed the segment, maybe by dying. Step by step, for the dead hold on for a while.
+// Somebody has closed the segment, maybe by dying, or it is gone. Step by step, for the dead hold
+// on for a while.
 void ShmBackend::look_for_deaths(size_t step) {
   loop_.timers.cancel(std::exchange(deaths_, TimerId::kNone));
   if (step + 1 < kLooks.size()) {
     deaths_ = loop_.timers.schedule(loop_.timers.now() + kLooks[step + 1],
                                     [this, step] { look_for_deaths(step + 1); });
+  }
+  if (const auto why = changes_.segment().gone()) {
+    return lose_all("its segment " + changes_.segment().path() + ": " + *why);
   }
   bury_dead();
   rung();  // The dead may have granted us something and not rung.
