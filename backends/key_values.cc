@@ -10,19 +10,6 @@ namespace {
 
 constexpr size_t kLongest = 64;  ///< Of a host or container; a note takes what is left.
 
-std::string quoted(std::string_view value) {
-  std::string out;
-  for (const char c : value) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte > ' ' && byte < 0x7f && c != '%' && c != '=') {
-      out += c;
-    } else {
-      out += fmt::format("%{:02X}", byte);
-    }
-  }
-  return out;
-}
-
 std::string unquoted(std::string_view text) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -39,6 +26,19 @@ std::string unquoted(std::string_view text) {
 }
 
 }  // namespace
+
+std::string quoted_value(std::string_view value) {
+  std::string out;
+  for (const char c : value) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte > ' ' && byte < 0x7f && c != '%' && c != '=') {
+      out += c;
+    } else {
+      out += fmt::format("%{:02X}", byte);
+    }
+  }
+  return out;
+}
 
 KeyValues key_values(std::string_view words) {
   KeyValues out;
@@ -62,8 +62,8 @@ std::string value_of(const KeyValues& words, const char* key) {
 std::string presence_words(const Presence& who) {
   return fmt::format("pid={} uid={} since={} more={} token={} host={} comm={} container={} note={}",
                      who.pid, who.uid, who.since, who.more, who.token,
-                     quoted(who.host).substr(0, kLongest), quoted(who.comm),
-                     quoted(who.container).substr(0, kLongest), quoted(who.note));
+                     quoted_value(who.host).substr(0, kLongest), quoted_value(who.comm),
+                     quoted_value(who.container).substr(0, kLongest), quoted_value(who.note));
 }
 
 Presence presence_of(const KeyValues& words) {

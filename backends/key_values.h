@@ -14,6 +14,8 @@ namespace lockfs {
 /// Values may have any bytes; blanks, controls, '=' and '%' are written as %XX.
 using KeyValues = std::map<std::string, std::string>;
 KeyValues key_values(std::string_view words);
+/// A value as it stands in such words.
+std::string quoted_value(std::string_view value);
 /// Empty when there is none.
 std::string value_of(const KeyValues& words, const char* key);
 /// 0 when there is none, or no number.

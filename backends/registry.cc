@@ -7,6 +7,10 @@
 #include <charconv>
 #include <map>
 
+#ifdef LOCKFS_DLM
+#include "backends/dlm/cluster.h"
+#include "backends/dlm/dlm_backend.h"
+#endif
 #include "backends/file/file_backend.h"
 #include "backends/libpod/libpod_backend.h"
 #include "backends/memory.h"
@@ -148,13 +152,41 @@ Made make_file(std::string_view rest, EventLoop& loop) {
   return std::make_unique<FileBackend>(loop, where->path);
 }
 
+// The prefix of its lockspaces' names in the DLM, where others have theirs.
+tl::expected<std::string, std::string> parse_dlm(std::string_view rest) {
+  const Query query = split_query(rest);
+  std::string prefix = "lockfs_";
+  for (const auto& [key, value] : query.options) {
+    if (!query.name.empty() || key != "prefix" || value.size() > 32) {
+      return tl::make_unexpected("dlm:" + std::string(rest) +
+                                 ": takes no name, and one option, prefix=WORD of at most 32 bytes");
+    }
+    prefix = value;
+  }
+  if (!query.name.empty()) return tl::make_unexpected("dlm: takes no name, as the cluster is one");
+  return prefix;
+}
+Wrong check_dlm(std::string_view rest) {
+  const auto prefix = parse_dlm(rest);
+  return prefix ? std::nullopt : Wrong(prefix.error());
+}
+Made make_dlm(std::string_view rest, [[maybe_unused]] EventLoop& loop) {
+#ifdef LOCKFS_DLM
+  if (auto missing = dlm::what_is_missing()) return tl::make_unexpected("dlm: " + *missing);
+  return std::make_unique<DlmBackend>(loop, *parse_dlm(rest));
+#else
+  return tl::make_unexpected("dlm:" + std::string(rest) + ": this lockfs was built without libdlm");
+#endif
+}
+
 struct Row {
   std::string_view scheme;
   Wrong (*check)(std::string_view rest);  ///< Of what stands behind the colon.
   Made (*make)(std::string_view rest, EventLoop& loop);
 };
-constexpr std::array kRows = {Row{"memory", check_memory, make_memory},
-                              Row{"file", check_file, make_file}, Row{"shm", check_shm, make_shm}};
+constexpr std::array kRows = {
+    Row{"memory", check_memory, make_memory}, Row{"file", check_file, make_file},
+    Row{"shm", check_shm, make_shm}, Row{"dlm", check_dlm, make_dlm}};
 
 const Row* row_of(std::string_view url) {
   const size_t colon = url.find(':');

@@ -3,6 +3,7 @@
 #include <sys/types.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -26,6 +27,12 @@ enum class QueryId : uint64_t { kNone = 0 };
 struct TokenBlock {
   uint64_t next = 0;
   uint64_t end = 0;
+};
+
+/// The lock value block, as its holders share it.
+struct LockValue {
+  std::array<uint8_t, 32> bytes{};
+  bool valid = true;  ///< False when a node died that could have written it.
 };
 
 /// A name that stays visible while it is free.
@@ -80,6 +87,7 @@ struct LockTraits {
   bool other_nodes = false;       ///< Can there be other nodes at all?
   bool keeps_pins = false;        ///< Pins outlive this daemon.
   bool value_block = true;        ///< Holders of all nodes share the lock value block.
+  bool joins = false;             ///< A node takes part in a lockspace only once it has joined it.
   size_t max_name_bytes = 255;
 };
 
@@ -90,6 +98,8 @@ class ClaimEvents {
   virtual ~ClaimEvents() = default;
   /// The claim is now held in `mode`. Once for each acquire that did not fail.
   virtual void granted(ClaimId claim, Mode mode, TokenBlock tokens) = 0;
+  /// The lock's value block as the nodes share it; comes right before the grant that brought it.
+  virtual void value(ClaimId /*claim*/, const LockValue& /*value*/) {}
   /// The acquire ended without a grant; what the claim held before it still holds.
   virtual void failed(ClaimId claim, LockErrc why) = 0;
   /// Another node has wanted the claim; a hint, may come late, often or never.
@@ -108,6 +118,13 @@ class LockBackend {
   virtual const LockTraits& traits() const = 0;
   virtual void start(ClaimEvents& events) = 0;
 
+  /// Where traits().joins: take part in a lockspace, which is made with `mode` if it is new. The
+  /// other verbs of the lockspace may be called at once, and again after a failure.
+  virtual void join(QueryId /*query*/, std::string_view /*lockspace*/, mode_t /*mode*/) {}
+  /// Take part no more; nothing is claimed in it. kBusy when others of this host use it, or by
+  /// `force` against them.
+  virtual void leave(QueryId /*query*/, std::string_view /*lockspace*/, bool /*force*/) {}
+
   /// Ask for `mode` on `name`; a claim that is held already is converted, and keeps its old mode
   /// until then. With `now`, fail with kWouldBlock rather than wait. One acquire of a claim at a
   /// time; it is answered by one `granted` or `failed`, unless the claim is released first. Of two
@@ -122,6 +139,9 @@ class LockBackend {
   virtual void release(ClaimId claim) = 0;
   /// Who holds under a claim that is held; for others to read. Again whenever it has changed.
   virtual void describe(ClaimId claim, const Presence& who) = 0;
+  /// Where traits().value_block and other_nodes: what a holder of PW or EX wrote. Other nodes have
+  /// it with their next grants, at the latest when the claim is made weaker or released.
+  virtual void set_value(ClaimId /*claim*/, const LockValue& /*value*/) {}
 
   /// What is known of one name beyond this node: kOk with one lock, or with none when there is
   /// neither a claim of another node nor a pin; kUnreachable when nobody can tell.

@@ -45,12 +45,22 @@ class LockTable final : public ClaimEvents {
   LockTable(const LockTable&) = delete;
   LockTable& operator=(const LockTable&) = delete;
 
+  using Done = std::function<void(LockErrc)>;
+
   /// `backend` outlives the table and is started by it.
   Lockspace& add_lockspace(std::string name, LockBackend& backend);
   Lockspace* find_lockspace(std::string_view name);
   Lockspace* find_lockspace(uint32_t id);
   /// kBusy while it has owners or pins.
   LockErrc remove_lockspace(Lockspace& space);
+  /// Takes part in the lockspace on the other nodes too, where the backend asks for that. `done` is
+  /// called once, perhaps before this returns; kUnreachable or kTimedOut: try again, or leave.
+  void join_lockspace(Lockspace& space, const Done& done);
+  /// The end of a lockspace, as remove_lockspace(), and of our part in it. Without an answer it is
+  /// gone here all the same. With `force` who holds in it, here or by others of this host, loses.
+  void leave_lockspace(Lockspace& space, bool force, const Done& done);
+  /// How long a join may take: a cluster that changes needs seconds.
+  static constexpr Duration kJoinTime = std::chrono::seconds(10);
   const std::map<uint32_t, std::unique_ptr<Lockspace>>& lockspaces() const { return spaces_; }
 
   /// The record of that name, or null when nothing is known of it: free, and of no interest.
@@ -82,7 +92,6 @@ class LockTable final : public ClaimEvents {
   /// All who hold the lock lose it. Returns how many.
   size_t break_lock(Lock& lock, std::string_view why);
 
-  using Done = std::function<void(LockErrc)>;
   /// Pins a name for all nodes, in the name of `pin.uid`, or changes its pin. With `fresh`, kExists
   /// when it has one. `done` is called once, perhaps before this returns.
   void pin(Lockspace& space, std::string_view name, const Pin& pin, bool fresh, const Done& done);
@@ -107,6 +116,7 @@ class LockTable final : public ClaimEvents {
   void write_lvb(Lock& lock, std::string_view value);
 
   void granted(ClaimId claim, Mode mode, TokenBlock tokens) override;
+  void value(ClaimId claim, const LockValue& value) override;
   void failed(ClaimId claim, LockErrc why) override;
   void contended(ClaimId claim) override;
   void lost(ClaimId claim, std::string_view why) override;

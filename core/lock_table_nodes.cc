@@ -38,6 +38,50 @@ void LockTable::end_queries() {
   for (const QueryId id : open) answered(id, LockErrc::kUnreachable, {});
 }
 
+void LockTable::join_lockspace(Lockspace& space, const Done& done) {
+  if (!space.backend->traits().joins) return done(LockErrc::kOk);
+  const QueryId query =
+      ask([done](LockErrc result, const std::vector<RemoteLock>& /*locks*/) { done(result); },
+          kJoinTime);
+  space.backend->join(query, space.name, space.mode);
+}
+
+void LockTable::leave_lockspace(Lockspace& space, bool force, const Done& done) {
+  const Delivery delivery(*this);
+  if (force) {
+    std::vector<std::string> held;
+    for (const auto& [name, lock] : space.locks) {
+      if (lock.held()) held.push_back(name);
+    }
+    for (const std::string& name : held) {
+      if (Lock* lock = find(space, name)) break_lock(*lock, "its lockspace was left by force");
+    }
+  }
+  struct Left {
+    LockBackend& backend;
+    std::string name;
+    uid_t uid;
+    gid_t gid;
+    mode_t mode;
+    uint64_t capacity;
+  };
+  const Left left{*space.backend, space.name, space.uid, space.gid, space.mode, space.capacity};
+  const LockErrc result = remove_lockspace(space);
+  if (result != LockErrc::kOk || !left.backend.traits().joins) return done(result);
+  const auto told = [this, left, done](LockErrc answer, const std::vector<RemoteLock>& /*locks*/) {
+    if (answer == LockErrc::kBusy && find_lockspace(left.name) == nullptr) {
+      Lockspace& back = add_lockspace(left.name, left.backend);
+      back.uid = left.uid;
+      back.gid = left.gid;
+      back.mode = left.mode;
+      back.capacity = left.capacity;
+    }
+    done(answer == LockErrc::kTimedOut ? LockErrc::kOk : answer);
+  };
+  const QueryId query = ask(told, kJoinTime);
+  left.backend.leave(query, left.name, force);
+}
+
 void LockTable::set_pin(Lockspace& space, std::string_view name, const std::optional<Pin>& pin) {
   Lock* known = find(space, name);
   if ((known != nullptr ? known->pin : std::nullopt) == pin) return;

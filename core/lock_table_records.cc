@@ -64,13 +64,27 @@ void LockTable::write_lvb(Lock& lock, std::string_view value) {
   if (!lock.lvb) lock.lvb = std::make_unique<std::array<uint8_t, 32>>();
   lock.lvb->fill(0);
   std::memcpy(lock.lvb->data(), value.data(), std::min(value.size(), lock.lvb->size()));
+  lock.lvb_lost = false;
+  if (lock.claim != nullptr && lock.space->backend->traits().other_nodes) {
+    lock.space->backend->set_value(lock.claim->id, {*lock.lvb, true});
+  }
   note_change(lock);
+}
+
+void LockTable::value(ClaimId id, const LockValue& value) {
+  const Claim* claim = claims_.find(id);
+  if (claim == nullptr) return;
+  Lock& lock = *claim->lock;
+  if (!lock.lvb) lock.lvb = std::make_unique<std::array<uint8_t, 32>>();
+  *lock.lvb = value.bytes;
+  lock.lvb_lost = !value.valid;
 }
 
 // A record that nobody has open or pinned is kept a while for its statistics alone.
 void LockTable::collect(Lock& lock) {
   if (lock.owners != 0 || lock.pin || lock.claim != nullptr || lock.idle) return;
   lock.lvb.reset();
+  lock.lvb_lost = false;
   lock.slot_size = 0;
   lock.watched = false;
   lock.idle = true;

@@ -156,9 +156,16 @@ void LockFs::mkdir(fuse_req_t req, NodeId parent, const char* name, mode_t mode)
   space.gid = client.gid;
   space.mode = mode & 07777;
   space.capacity = options_.capacity;
-  fuse_entry_param entry{};
-  describe(NodeTable::lockspace(space.id), entry);
-  fuse_reply_entry(req, &entry);
+  table_.join_lockspace(space, [this, req, id = space.id](LockErrc result) {
+    Lockspace* made = table_.find_lockspace(id);
+    if (result == LockErrc::kOk && made != nullptr) {
+      fuse_entry_param entry{};
+      describe(NodeTable::lockspace(id), entry);
+      return void(fuse_reply_entry(req, &entry));
+    }
+    if (made != nullptr) table_.leave_lockspace(*made, false, [](LockErrc /*result*/) {});
+    fuse_reply_err(req, to_errno(result == LockErrc::kTimedOut ? LockErrc::kUnreachable : result));
+  });
 }
 
 void LockFs::rmdir(fuse_req_t req, NodeId parent, const char* name) {
@@ -168,7 +175,7 @@ void LockFs::rmdir(fuse_req_t req, NodeId parent, const char* name) {
   }
   Lockspace* space = table_.find_lockspace(name);
   if (space == nullptr) return void(fuse_reply_err(req, ENOENT));
-  fuse_reply_err(req, to_errno(table_.remove_lockspace(*space)));
+  table_.leave_lockspace(*space, false, [req](LockErrc result) { fuse_reply_err(req, to_errno(result)); });
 }
 
 void LockFs::unlink(fuse_req_t req, NodeId parent, const char* name) {

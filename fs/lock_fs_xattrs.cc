@@ -56,6 +56,7 @@ std::string LockFs::xattr_value(const LockNode& node, std::string_view name, con
     if (space != nullptr && !space->backend->traits().value_block) error = EOPNOTSUPP;
     if (error == 0 && (own == nullptr || !own->holding)) error = EPERM;  // For holders.
     std::string value(32, '\0');
+    if (error == 0 && lock->lvb_lost) error = ENODATA;
     if (lock != nullptr && lock->lvb) std::memcpy(value.data(), lock->lvb->data(), value.size());
     return value;
   }

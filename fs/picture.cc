@@ -264,6 +264,7 @@ json Painter::describe(const Lockspace& space, std::string_view name, const Lock
   }
   out["pinned"] = lock != nullptr && lock->pin.has_value();
   out["token"] = token;
+  if (lock != nullptr && lock->lvb_lost) out["value_block"] = "invalid";
   out["holders_total"] = count;
   out["holders"] = holders;
   out["waiters_total"] = waiting;

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT
+#include "backends/dlm/cluster.h"
+
+#include <corosync/corotypes.h>
+#include <corosync/quorum.h>
+#include <libdlm.h>
+#include <linux/capability.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <fstream>
+#include <sstream>
+
+extern "C" {
+#include <libdlmcontrol.h>
+}
+
+namespace lockfs::dlm {
+namespace {
+
+bool may_administrate() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (!line.starts_with("CapEff:")) continue;
+    uint64_t bits = 0;
+    const size_t at = line.find_first_not_of(" \t", 7);
+    std::from_chars(line.data() + at, line.data() + line.size(), bits, 16);
+    return (bits >> CAP_SYS_ADMIN & 1) != 0;
+  }
+  return false;
+}
+
+bool kernel_has_dlm() {
+  std::ifstream misc("/proc/misc");
+  for (std::string line; std::getline(misc, line);) {
+    if (line.ends_with(" dlm-control")) return true;
+  }
+  return false;
+}
+
+struct Ring {
+  bool told = false;
+  bool quorate = false;
+  uint64_t sequence = 0;
+};
+
+// Asks corosync on a connection of its own.
+std::optional<Ring> ask_corosync() {
+  quorum_callbacks_t callbacks{};
+  callbacks.quorum_notify_fn = [](quorum_handle_t handle, uint32_t quorate, uint64_t ring_seq,
+                                  uint32_t /*entries*/, uint32_t* /*list*/) {
+    void* context = nullptr;
+    if (quorum_context_get(handle, const_cast<const void**>(&context)) != CS_OK) return;
+    *static_cast<Ring*>(context) = {true, quorate != 0, ring_seq};
+  };
+  quorum_handle_t handle = 0;
+  uint32_t type = 0;
+  if (quorum_initialize(&handle, &callbacks, &type) != CS_OK) return std::nullopt;
+  Ring ring;
+  if (quorum_context_set(handle, &ring) == CS_OK &&
+      quorum_trackstart(handle, CS_TRACK_CURRENT) == CS_OK) {
+    quorum_dispatch(handle, CS_DISPATCH_ONE);
+  }
+  quorum_finalize(handle);
+  return ring.told ? std::optional(ring) : std::nullopt;
+}
+
+}  // namespace
+
+std::optional<std::string> what_is_missing() {
+  if (!kernel_has_dlm()) {
+    return "the kernel has no DLM (no dlm-control in /proc/misc): modprobe dlm, as root";
+  }
+  if (!may_administrate()) {
+    return "the kernel lets only CAP_SYS_ADMIN make lockspaces: start it as root";
+  }
+  if (access("/dev/misc/dlm-control", R_OK | W_OK) != 0) {
+    return "there is no /dev/misc/dlm-control, which udev makes by the rules of libdlm3: "
+           "udevadm trigger, or in a container give it /dev/misc";
+  }
+  const auto ring = ask_corosync();
+  if (!ring) return "corosync does not answer: systemctl start corosync, then dlm";
+  if (!ring->quorate) {
+    return "the cluster has no quorum, so nobody may be granted a lock: see corosync-quorumtool -s";
+  }
+  if (ControldWatch().fd() < 0) return "dlm_controld is not running: systemctl start dlm";
+  return std::nullopt;
+}
+
+std::optional<uint64_t> ring_sequence() {
+  const auto ring = ask_corosync();
+  return ring ? std::optional(ring->sequence) : std::nullopt;
+}
+
+ControldWatch::ControldWatch() : fd_(dlmc_fs_connect()) {}
+
+ControldWatch::~ControldWatch() {
+  if (fd_ >= 0) dlmc_fs_disconnect(fd_);
+}
+
+}  // namespace lockfs::dlm

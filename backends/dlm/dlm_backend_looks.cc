@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: MIT
+// What the mounts tell each other: who holds a lock and who waits, what is only kept, and pins.
+#include <algorithm>
+#include <utility>
+
+#include "backends/dlm/dlm_backend.h"
+
+namespace lockfs {
+namespace {
+
+// Locks in one message, of which corosync takes up to a megabyte.
+constexpr size_t kLocksInMessage = 400;
+
+RemoteClaim claim_of(const dlm::Told& told, bool waiting) {
+  RemoteClaim out;
+  out.mode = waiting ? told.wanted : told.held;
+  out.waiting = waiting;
+  out.token = waiting ? 0 : std::max(told.token, told.who.token);
+  out.who = told.who;
+  return out;
+}
+
+void add_claims(const dlm::Told& told, std::vector<RemoteClaim>& claims) {
+  if (told.held != Mode::kNL) claims.push_back(claim_of(told, false));
+  if (told.wanted != Mode::kNL) claims.push_back(claim_of(told, true));
+}
+
+}  // namespace
+
+void DlmBackend::inspect(QueryId query, std::string_view lockspace, std::string_view name) {
+  if (broken_) return events_->answered(query, LockErrc::kUnreachable, {});
+  const std::string space(lockspace);
+  when_known(space, [this, query, space, lock = std::string(name)] {
+    look({query, false}, space, lock);
+  });
+}
+
+// To have it in EX is to know that nobody else holds it: so we try that, and keep it a while if
+// it could be had. Only when it cannot, the others are asked.
+void DlmBackend::look(Looker looker, const std::string& space, const std::string& name) {
+  Resource* resource = find(space, name);
+  if (resource == nullptr) {
+    Resource& made = make(space, name);
+    made.own = true;
+    made.lookers.push_back(looker);
+    return request(made, {Mode::kEX, true});
+  }
+  if (resource->own && !resource->lookers.empty()) return resource->lookers.push_back(looker);
+  if (!resource->asking && resource->held == Mode::kEX && !resource->wanted) {
+    return answer(looker.query, space, name, {}, false);
+  }
+  ask(space, name, [this, looker, space, name](const Replies& replies) {
+    answer(looker.query, space, name, replies, false);
+  });
+}
+
+void DlmBackend::look_refused(Resource& resource, LockErrc why) {
+  resource.asking = false;
+  resource.own = false;
+  const auto lookers = std::exchange(resource.lookers, {});
+  const std::string space = resource.space;
+  const std::string name = resource.name;
+  if (resource.claim == ClaimId::kNone) {
+    erase(resource);
+  } else if (const auto next = std::exchange(resource.next, std::nullopt)) {
+    request(resource, *next);
+  }
+  for (const Looker& looker : lookers) {
+    if (why != LockErrc::kWouldBlock) {
+      events_->answered(looker.query, LockErrc::kUnreachable, {});
+      continue;
+    }
+    ask(space, name, [this, looker, space, name](const Replies& replies) {
+      const bool held = std::any_of(replies.begin(), replies.end(),
+                                    [](const auto& told) { return told.held != Mode::kNL; });
+      // Nobody has it now, unless a program that is none of ours.
+      if (!held && !looker.again) return look({looker.query, true}, space, name);
+      answer(looker.query, space, name, replies, !held);
+    });
+  }
+}
+
+void DlmBackend::answer(QueryId query, const std::string& space, const std::string& name,
+                        const Replies& replies, bool foreign) {
+  RemoteLock lock{name, groups_[space].pins.of(name), {}};
+  for (const dlm::Told& told : replies) add_claims(told, lock.claims);
+  if (foreign) lock.claims.push_back({Mode::kEX, false, 0, {}});
+  std::vector<RemoteLock> locks;
+  if (lock.pin || !lock.claims.empty()) locks.push_back(std::move(lock));
+  events_->answered(query, LockErrc::kOk, std::move(locks));
+}
+
+void DlmBackend::list(QueryId query, std::string_view lockspace) {
+  if (broken_) return events_->answered(query, LockErrc::kUnreachable, {});
+  const std::string space(lockspace);
+  ask(space, "", [this, query, space](const Replies& replies) {
+    std::map<std::string, RemoteLock> locks;
+    for (const auto& [name, pin] : groups_[space].pins.all()) locks[name].pin = pin;
+    for (const dlm::Told& told : replies) add_claims(told, locks[told.name].claims);
+    std::vector<RemoteLock> all;
+    for (auto& [name, lock] : locks) {
+      lock.name = name;
+      all.push_back(std::move(lock));
+    }
+    events_->answered(query, LockErrc::kOk, std::move(all));
+  });
+}
+
+void DlmBackend::pin(QueryId query, std::string_view lockspace, std::string_view name,
+                     const Pin& pin, bool fresh) {
+  if (broken_) return events_->answered(query, LockErrc::kUnreachable, {});
+  Message message;
+  message.kind = Message::Kind::kPin;
+  message.number = static_cast<uint64_t>(query);
+  message.name = name;
+  message.pin = pin;
+  message.fresh = fresh;
+  when_known(std::string(lockspace),
+             [this, space = std::string(lockspace), message] { send(space, message); });
+}
+
+void DlmBackend::unpin(QueryId query, std::string_view lockspace, std::string_view name) {
+  if (broken_) return events_->answered(query, LockErrc::kUnreachable, {});
+  Message message;
+  message.kind = Message::Kind::kUnpin;
+  message.number = static_cast<uint64_t>(query);
+  message.name = name;
+  when_known(std::string(lockspace),
+             [this, space = std::string(lockspace), message] { send(space, message); });
+}
+
+// Once we are among the mounts of the lockspace, and know its pins. Whoever asks has a patience of
+// its own.
+void DlmBackend::when_known(const std::string& space, std::function<void()> work) {
+  Group& group = groups_[space];
+  if (group.pins.known()) return work();
+  group.until_known.push_back(std::move(work));
+}
+
+void DlmBackend::send(const std::string& space, const Message& message) {
+  group_thread_.post([this, space, text = to_text(message)] { group_->send(space, text); });
+}
+
+void DlmBackend::ask(const std::string& space, const std::string& name, Answered done) {
+  const Group& group = groups_[space];
+  if (group.pins.known() && group.members.size() == 1) return done({});
+  const uint64_t number = ++last_number_;
+  Question& question = questions_[number];
+  question.space = space;
+  question.done = std::move(done);
+  question.timer = loop_.timers.schedule(loop_.timers.now() + kAskTime, [this, number] {
+    questions_.at(number).timer = TimerId::kNone;
+    finish(number);
+  });
+  Message message;
+  message.kind = Message::Kind::kAsk;
+  message.number = number;
+  message.name = name;
+  when_known(space, [this, space, message] { send(space, message); });
+}
+
+void DlmBackend::answered_by(uint64_t number, Member who) {
+  const auto found = questions_.find(number);
+  if (found == questions_.end() || !found->second.missing) return;
+  found->second.missing->erase(who);
+  if (found->second.missing->empty()) finish(number);
+}
+
+void DlmBackend::finish(uint64_t number) {
+  const auto found = questions_.find(number);
+  if (found == questions_.end()) return;
+  const Question question = std::move(found->second);
+  questions_.erase(found);
+  loop_.timers.cancel(question.timer);
+  question.done(question.replies);
+}
+
+// As others see it: what is only kept, or had too much, is not held.
+dlm::Told DlmBackend::told_of(const Resource& resource) const {
+  dlm::Told told;
+  told.name = resource.name;
+  if (resource.claim == ClaimId::kNone) return told;
+  told.held = resource.told;
+  if (resource.asking && !resource.own && !resource.asked.now) told.wanted = resource.asked.mode;
+  if (resource.next && !resource.next->now) told.wanted = resource.next->mode;
+  told.who = resource.who;
+  return told;
+}
+
+void DlmBackend::tell(const std::string& space, Member to, uint64_t number, Replies locks) {
+  Message message;
+  message.kind = Message::Kind::kTell;
+  message.number = number;
+  message.to_node = to.node;
+  message.to_pid = to.pid;
+  while (locks.size() > kLocksInMessage) {
+    const auto end = locks.begin() + static_cast<ptrdiff_t>(kLocksInMessage);
+    message.locks.assign(std::make_move_iterator(locks.begin()), std::make_move_iterator(end));
+    locks.erase(locks.begin(), end);
+    send(space, message);
+  }
+  message.locks = std::move(locks);
+  message.last = true;
+  send(space, message);
+}
+
+void DlmBackend::answer_ask(const std::string& space, Member from, const Message& message) {
+  const auto shown = [](const dlm::Told& told) {
+    return told.held != Mode::kNL || told.wanted != Mode::kNL;
+  };
+  Replies replies;
+  if (message.name.empty()) {
+    for (const auto& [key, resource] : resources_) {
+      const dlm::Told told = told_of(resource);
+      if (resource.space == space && shown(told)) replies.push_back(told);
+    }
+    return tell(space, from, message.number, std::move(replies));
+  }
+  Resource* resource = find(space, message.name);
+  if (resource != nullptr && shown(told_of(*resource))) replies.push_back(told_of(*resource));
+  const auto reply = [this, space, from, number = message.number, replies] {
+    tell(space, from, number, replies);
+  };
+  if (resource == nullptr) return reply();
+  if (resource->kept) {
+    when_gone_[resource->no] = reply;
+    resource->wanted = true;
+    return drop(*resource);
+  }
+  if (!resource->asking && resource->told != Mode::kNL && resource->told != resource->held) {
+    resource->after_own.push_back(reply);
+    return weaken(*resource);
+  }
+  reply();
+}
+
+void DlmBackend::heard(const std::string& space, Member from, const Message& message) {
+  const auto found = groups_.find(space);
+  if (found == groups_.end()) return;
+  Group& group = found->second;
+  const Member to{message.to_node, message.to_pid};
+  switch (message.kind) {
+    case Message::Kind::kAsk: {
+      if (from != group.self) return answer_ask(space, from, message);
+      const auto asked = questions_.find(message.number);
+      if (asked == questions_.end()) return;
+      asked->second.missing.emplace(group.members.begin(), group.members.end());
+      return answered_by(message.number, group.self);
+    }
+    case Message::Kind::kTell: {
+      const auto asked = questions_.find(message.number);
+      if (to != group.self || asked == questions_.end()) return;
+      Replies& replies = asked->second.replies;
+      replies.insert(replies.end(), message.locks.begin(), message.locks.end());
+      if (message.last) answered_by(message.number, from);
+      return;
+    }
+    case Message::Kind::kPin:
+    case Message::Kind::kUnpin: {
+      const LockErrc result = group.pins.change(message);
+      if (from == group.self) events_->answered(QueryId{message.number}, result, {});
+      return;
+    }
+    case Message::Kind::kPins: group.pins.take(group.self, from, message); break;
+  }
+  if (!group.pins.known()) return;
+  for (const auto& work : std::exchange(group.until_known, {})) work();
+}
+
+void DlmBackend::members(const std::string& space, Member self, const std::vector<Member>& all,
+                         const std::vector<Member>& joined, const std::vector<Member>& left) {
+  const auto found = groups_.find(space);
+  if (found == groups_.end()) return;
+  Group& group = found->second;
+  group.self = self;
+  group.members = all;
+  for (const Member& to : group.pins.members(self, all, joined)) {
+    for (const Message& message : group.pins.say_all(to)) send(space, message);
+  }
+  std::vector<uint64_t> open;
+  for (const auto& [number, question] : questions_) {
+    if (question.space == space && question.missing) open.push_back(number);
+  }
+  for (const uint64_t number : open) {
+    for (const Member& gone : left) answered_by(number, gone);
+    if (all.empty()) finish(number);
+  }
+  if (!group.pins.known()) return;
+  for (const auto& work : std::exchange(group.until_known, {})) work();
+}
+
+}  // namespace lockfs
