@@ -3,7 +3,6 @@
 
 #include <corosync/corotypes.h>
 #include <corosync/quorum.h>
-#include <libdlm.h>
 #include <linux/capability.h>
 #include <unistd.h>
 
@@ -11,9 +10,7 @@
 #include <fstream>
 #include <sstream>
 
-extern "C" {
-#include <libdlmcontrol.h>
-}
+#include "backends/dlm/libdlm.h"
 
 namespace lockfs::dlm {
 namespace {

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "backends/dlm/group.h"
 
-#include <corosync/corotypes.h>
-#include <corosync/cpg.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -28,7 +26,7 @@ Groups::~Groups() {
   while (!groups_.empty()) leave(std::string(groups_.begin()->first));
 }
 
-void Groups::deliver(uint64_t handle, const cpg_name* /*name*/, uint32_t node, uint32_t pid,
+void Groups::deliver(cpg_handle_t handle, const cpg_name* /*name*/, uint32_t node, uint32_t pid,
                      void* text, size_t size) {
   void* context = nullptr;
   if (cpg_context_get(handle, &context) != CS_OK) return;
@@ -37,7 +35,7 @@ void Groups::deliver(uint64_t handle, const cpg_name* /*name*/, uint32_t node, u
                               std::string(static_cast<const char*>(text), size));
 }
 
-void Groups::changed(uint64_t handle, const cpg_name* /*name*/, const cpg_address* members,
+void Groups::changed(cpg_handle_t handle, const cpg_name* /*name*/, const cpg_address* members,
                      size_t member_count, const cpg_address* left, size_t left_count,
                      const cpg_address* joined, size_t joined_count) {
   void* context = nullptr;

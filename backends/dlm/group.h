@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
+#include <corosync/corotypes.h>
+#include <corosync/cpg.h>
+
 #include <compare>
 #include <cstdint>
 #include <deque>
@@ -53,16 +56,16 @@ class Groups {
   struct Group {
     Groups* groups = nullptr;
     std::string space;
-    uint64_t handle = 0;  ///< cpg_handle_t; 0: not in.
+    cpg_handle_t handle = 0;  ///< 0: not in.
     int fd = -1;
     std::deque<std::string> unsent;  ///< corosync asked us to wait.
   };
-  static void deliver(uint64_t handle, const struct cpg_name* name, uint32_t node, uint32_t pid,
+  static void deliver(cpg_handle_t handle, const cpg_name* name, uint32_t node, uint32_t pid,
                       void* text, size_t size);
-  static void changed(uint64_t handle, const struct cpg_name* name,
-                      const struct cpg_address* members, size_t member_count,
-                      const struct cpg_address* left, size_t left_count,
-                      const struct cpg_address* joined, size_t joined_count);
+  static void changed(cpg_handle_t handle, const cpg_name* name,
+                      const cpg_address* members, size_t member_count,
+                      const cpg_address* left, size_t left_count,
+                      const cpg_address* joined, size_t joined_count);
   bool enter(Group& group);
   void cut_off(Group& group);
   void flush(Group& group);

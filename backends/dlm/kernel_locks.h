@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-#include <libdlm.h>
 #include <sys/types.h>
 
 #include <array>
@@ -13,6 +12,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "backends/dlm/libdlm.h"
 #include "backends/dlm/lockspace.h"
 #include "core/event_loop.h"
 #include "core/lock_backend.h"

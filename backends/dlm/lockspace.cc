@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <libdlm.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -13,6 +12,7 @@
 #include <cstring>
 
 #include "backends/byte_lock.h"
+#include "backends/dlm/libdlm.h"
 
 namespace lockfs::dlm {
 namespace {
