@@ -55,7 +55,7 @@ TEST_P(SharedViews, TheTraitsAreThoseOfTheWorld) {
     EXPECT_EQ(traits(i, "other_nodes"), world().separate_nodes() ? "true" : "false");
     EXPECT_EQ(traits(i, "sees_other_nodes"), "true");
     EXPECT_EQ(traits(i, "shared_modes"), "true");
-    EXPECT_EQ(traits(i, "max_name_bytes"), "255");
+    EXPECT_EQ(traits(i, "max_name_bytes"), std::to_string(world().max_name_bytes()));
     EXPECT_EQ(shown(i, "free", "backend"), "") << "a free lock has no picture";
   }
 }

@@ -51,16 +51,37 @@ class ShmWorld final : public World {
   std::string name_;
 };
 
+// The mounts of one node of a DLM cluster: to the DLM, two locks are two, whoever has them.
+class DlmWorld final : public World {
+ public:
+  DlmWorld() : prefix_("w" + std::to_string(getpid()) + "_" + std::to_string(++count_) + "_") {}
+  std::string source() const override { return "dlm:?prefix=" + prefix_; }
+  bool fifo() const override { return true; }
+  bool delete_lock(const std::string& /*name*/) override { return false; }
+  size_t max_name_bytes() const override { return 64; }
+  /// Whether this machine is a node of one.
+  static bool is_here() { return slurp("/proc/misc").find(" dlm-control\n") != std::string::npos; }
+
+ private:
+  static inline int count_ = 0;
+  std::string prefix_;
+};
+
 }  // namespace
 
 std::unique_ptr<World> make_world(const std::string& name) {
   if (name == "memory") return std::make_unique<MemoryWorld>();
   if (name == "file") return std::make_unique<FileWorld>();
   if (name == "shm") return std::make_unique<ShmWorld>();
+  if (name == "dlm") return std::make_unique<DlmWorld>();
   throw std::runtime_error("no world " + name);
 }
 
-std::vector<std::string> world_names() { return {"memory", "file", "shm"}; }
+std::vector<std::string> world_names() {
+  std::vector<std::string> names = {"memory", "file", "shm"};
+  if (DlmWorld::is_here()) names.emplace_back("dlm");
+  return names;
+}
 
 ContractTest::ContractTest() : world_(make_world(GetParam())) {
   const size_t count = world_->separate_nodes() ? 2 : 1;

@@ -106,8 +106,9 @@ class Node:
             file.unlink(missing_ok=True)
         self.sent, self.received, self.results = 0, b"", {}
         with open(self.cluster.dir / f"qemu{self.number}", "wb") as log:
+            prepare = self._in_child(os.getpid())
             self.process = subprocess.Popen(
-                self._qemu(files), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=self._in_child(os.getpid())
+                self._qemu(files), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=prepare
             )
         self.port = connect(files["agent"])
 

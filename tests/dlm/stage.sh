@@ -36,7 +36,9 @@ install_host_packages() {
     skip "cannot install$missing ($(tail -n 1 "$out/apt.log"))"
 }
 
-kernel_package() { apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9]\)/\1/p' | grep -m 1 .; }
+kernel_package() {  # fails if there is none
+  apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9]\)/\1/p' | grep -m 1 .
+}
 
 download_guest_packages() {
   local kernel deb
