@@ -22,6 +22,13 @@ class Outlet : public std::enable_shared_from_this<Outlet> {
       if (self->loop_ != nullptr) work();  // It is written on this thread only.
     });
   }
+  /// Runs `work` once, so much later. On the loop's thread.
+  void after(Duration time, std::function<void()> work) {
+    loop_->timers.schedule(loop_->timers.now() + time,
+                           [self = shared_from_this(), work = std::move(work)] {
+                             if (self->loop_ != nullptr) work();
+                           });
+  }
   /// On the loop's thread.
   void close() {
     const std::lock_guard guard(mutex_);

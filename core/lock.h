@@ -121,6 +121,7 @@ struct Claim {
   ClaimId id = ClaimId::kNone;
   Lock* lock = nullptr;
   Mode mode = Mode::kNL;
+  bool held = false;               ///< Granted once; in NL it keeps the value block alive.
   bool asking = false;             ///< An acquire is under way; its answer will come.
   bool in_call = false;            ///< We are inside the verb; an answer now is only noted.
   bool weakening = false;          ///< The last acquire was to give up a part of it.

@@ -89,6 +89,9 @@ struct LockTraits {
   bool value_block = true;        ///< Holders of all nodes share the lock value block.
   bool joins = false;             ///< A node takes part in a lockspace only once it has joined it.
   size_t max_name_bytes = 255;
+  size_t max_lockspace_bytes = 255;
+
+  bool shares_value() const { return other_nodes && value_block; }
 };
 
 /// Events up. Called on the loop thread only. `acquire` may call granted() or failed() of its claim
@@ -126,7 +129,7 @@ class LockBackend {
   virtual void leave(QueryId /*query*/, std::string_view /*lockspace*/, bool /*force*/) {}
 
   /// Ask for `mode` on `name`; a claim that is held already is converted, and keeps its old mode
-  /// until then. With `now`, fail with kWouldBlock rather than wait. One acquire of a claim at a
+  /// until then. NL is asked for, and kept, only where nodes share the value block. With `now`, fail with kWouldBlock rather than wait. One acquire of a claim at a
   /// time; it is answered by one `granted` or `failed`, unless the claim is released first. Of two
   /// conversions that block each other for ever, one fails with kDeadlock. A claim whose first
   /// acquire failed is gone.

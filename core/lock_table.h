@@ -175,6 +175,8 @@ class LockTable final : public ClaimEvents {
   void advance(Lock& lock);
   bool settle_claim(Lock& lock);
   void give_up(Lock& lock);
+  Claim& claim_of(Lock& lock);
+  void anchor(Lock& lock);
   bool yields(const Lock& lock, const Owner& owner) const;
   bool asks_patiently(const Lock& lock) const;
   bool refuse_impatient(Lock& lock);

@@ -61,7 +61,10 @@ void LockTable::grant_waiter(Owner& owner) {
 // kOk when the claim covers `request` now, nullopt when it is being asked for; else the backend
 // refused at once.
 std::optional<LockErrc> LockTable::claim_for(Lock& lock, Owner& owner, const Request& request) {
-  if (!request.want.above_null()) return LockErrc::kOk;
+  if (!request.want.above_null()) {
+    anchor(lock);
+    return LockErrc::kOk;
+  }
   Mode need = lock.needed(&owner, request.want);
   if (!lock.space->backend->traits().shared_modes) need = Mode::kEX;
   const bool takes_token = is_exclusive(request.want.mode) && !request.want.is_slot();
@@ -81,13 +84,7 @@ std::optional<LockErrc> LockTable::claim_for(Lock& lock, Owner& owner, const Req
   };
   if (lock.claim != nullptr && ready(*lock.claim)) return take_turn(*lock.claim);
   if (lock.asking()) return std::nullopt;
-  if (lock.claim == nullptr) {
-    auto [id, made] = claims_.emplace();
-    made.id = id;
-    made.lock = &lock;
-    lock.claim = &made;
-  }
-  Claim& claim = *lock.claim;
+  Claim& claim = claim_of(lock);
   claim.weakening = false;
   claim.asked_for = owner.id;
   // Until the grant the owner holds what it has, and it may not come to the grant.
@@ -96,8 +93,27 @@ std::optional<LockErrc> LockTable::claim_for(Lock& lock, Owner& owner, const Req
   if (claim.asking) return std::nullopt;
   // A grant of too little is none.
   const LockErrc why = claim.error == LockErrc::kOk ? LockErrc::kNotSupported : claim.error;
-  if (claim.mode == Mode::kNL) forget(claim);
+  if (!claim.held) forget(claim);
   return why;
+}
+
+Claim& LockTable::claim_of(Lock& lock) {
+  if (lock.claim != nullptr) return *lock.claim;
+  auto [id, made] = claims_.emplace();
+  made.id = id;
+  made.lock = &lock;
+  lock.claim = &made;
+  return made;
+}
+
+// Who holds NL waits for no claim; but where nodes share the value block, one in NL keeps it alive.
+void LockTable::anchor(Lock& lock) {
+  if (lock.claim != nullptr || !lock.space->backend->traits().shares_value()) return;
+  Claim& claim = claim_of(lock);
+  claim.weakening = false;
+  claim.asked_for = OwnerId::kNone;
+  acquire(claim, Mode::kNL, false);
+  if (!claim.asking && !claim.held) forget(claim);
 }
 
 void LockTable::acquire(Claim& claim, Mode mode, bool now) {
@@ -122,6 +138,7 @@ void LockTable::granted(ClaimId id, Mode mode, TokenBlock tokens) {
   claim->asking = false;
   if (claim->mode != mode) claim->contended = false;  // Of what it was; the hint comes again.
   claim->mode = mode;
+  claim->held = true;
   claim->tokens = tokens;
   if (claim->in_call) return;
   const Delivery delivery(*this);
@@ -136,7 +153,7 @@ void LockTable::failed(ClaimId id, LockErrc why) {
   if (claim->in_call) return;
   Lock& lock = *claim->lock;
   const OwnerId asked_for = claim->asked_for;
-  if (claim->mode == Mode::kNL) forget(*claim);
+  if (!claim->held) forget(*claim);
   const Delivery delivery(*this);
   Owner* owner = owners_.find(asked_for);
   if (owner != nullptr && owner->wait) return fail_wait(*owner, why);
@@ -198,11 +215,11 @@ bool LockTable::settle_claim(Lock& lock) {
   if (lock.claim == nullptr || lock.claim->asking) return false;
   Claim& claim = *lock.claim;
   const Mode need = lock.needed(nullptr, {});
-  if (need == Mode::kNL) {
+  const LockTraits& traits = lock.space->backend->traits();
+  if (need == Mode::kNL && !(traits.shares_value() && lock.first != nullptr)) {
     give_up(lock);
     return false;
   }
-  const LockTraits& traits = lock.space->backend->traits();
   if (!traits.other_nodes || !traits.shared_modes || need == claim.mode) return false;
   if (claim.weakening && claim.error != LockErrc::kOk) {  // It failed; wait for the next event.
     claim.weakening = false;

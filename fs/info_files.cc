@@ -53,7 +53,8 @@ std::string LockFs::traits_text() const {
                         {"sees_other_nodes", traits.sees_other_nodes},
                         {"keeps_pins", traits.keeps_pins},
                         {"value_block", traits.value_block},
-                        {"max_name_bytes", traits.max_name_bytes}};
+                        {"max_name_bytes", traits.max_name_bytes},
+                        {"max_lockspace_bytes", traits.max_lockspace_bytes}};
   }
   return out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }

@@ -15,7 +15,6 @@ namespace {
 
 constexpr std::string_view kInfoDirName = ".lockfs";
 constexpr std::string_view kControlName = ".ctl";
-constexpr size_t kMaxLockspaceName = 255;
 
 }  // namespace
 
@@ -144,7 +143,7 @@ void LockFs::set_lock(const LockNode& node, const Client& client, const struct s
 void LockFs::mkdir(fuse_req_t req, NodeId parent, const char* name, mode_t mode) {
   if (NodeTable::kind(parent) != NodeKind::kRoot) return void(fuse_reply_err(req, EPERM));
   if (table_.find_lockspace(name) != nullptr) return void(fuse_reply_err(req, EEXIST));
-  if (std::strlen(name) > kMaxLockspaceName) return void(fuse_reply_err(req, ENAMETOOLONG));
+  if (std::strlen(name) > backend_of(name).traits().max_lockspace_bytes) return void(fuse_reply_err(req, ENAMETOOLONG));
   const Client client = client_of(req);
   if (table_.lockspaces().size() >= options_.max_lockspaces) {
     spdlog::warn("lockspace {} refused to uid {} pid {}: there are max_lockspaces={} already", name,

@@ -80,6 +80,7 @@ DlmBackend::DlmBackend(EventLoop& loop, std::string prefix)
   traits_.other_nodes = true;
   traits_.joins = true;
   traits_.max_name_bytes = DLM_RESNAME_MAXLEN;
+  traits_.max_lockspace_bytes = DLM_LOCKSPACE_LEN - 1 - prefix_.size();
 }
 
 DlmBackend::~DlmBackend() {
@@ -159,10 +160,20 @@ DlmBackend::Resource& DlmBackend::make(const std::string& space, std::string_vie
   Resource& made = resources_[space + '\0' + std::string(name)];
   made.space = space;
   made.name = name;
-  made.no = LockNo{++last_number_};
   made.who.host = host_;
-  by_number_[made.no] = &made;
   return made;
+}
+
+// Of a lock that was refused: there is only the anchor left.
+void DlmBackend::forget_number(Resource& resource) {
+  if (resource.held != Mode::kNL) return;
+  by_number_.erase(resource.no);
+  resource.no = LockNo::kNone;
+}
+
+void DlmBackend::number(Resource& resource) {
+  resource.no = LockNo{++last_number_};
+  by_number_[resource.no] = &resource;
 }
 
 void DlmBackend::acquire(ClaimId id, std::string_view lockspace, std::string_view name, Mode mode,
@@ -187,7 +198,7 @@ void DlmBackend::acquire(ClaimId id, std::string_view lockspace, std::string_vie
   }
   // What the claim has too much is given back when somebody wants it; what was written, now.
   const bool weaker = resource->told != mode && covers(resource->told, mode);
-  if (covers(resource->held, mode) && !(weaker && (resource->wanted || resource->written))) {
+  if (mode != Mode::kNL && covers(resource->held, mode) && !(weaker && (resource->wanted || resource->written))) {
     return grant(*resource, mode);
   }
   request(*resource, {mode, now});
@@ -197,6 +208,8 @@ void DlmBackend::request(Resource& resource, Want want) {
   resource.asking = true;
   resource.asked = want;
   resource.attempts = 0;
+  // Not the anchor's conversion: it would pass all who wait.
+  if (resource.no == LockNo::kNone) number(resource);
   if (want.now && !resource.own) {
     resource.patience = loop_.timers.schedule(loop_.timers.now() + kPatience,
                                               [this, no = resource.no] { out_of_patience(no); });
@@ -226,11 +239,21 @@ void DlmBackend::granted(LockNo no, Mode mode, const LockValue& value) {
   if (!is_exclusive(mode) || !resource.written) resource.value = value;
   if (!is_exclusive(mode)) resource.written = false;
   if (resource.own) return own_ended(resource);
+  if (mode == Mode::kNL) anchored(resource);
   grant(resource, resource.asked.mode);
+}
+
+void DlmBackend::anchored(Resource& resource) {
+  const LockNo before = std::exchange(resource.anchor, resource.no);
+  by_number_.erase(resource.no);
+  resource.no = LockNo::kNone;
+  if (before == LockNo::kNone) return;
+  kernel_thread_.post([this, before] { kernel_->release(before, std::nullopt); });
 }
 
 void DlmBackend::grant(Resource& resource, Mode mode) {
   if (!is_exclusive(mode)) return granted_with(resource.claim, mode, 0);
+  resource.counting = true;
   tokens_.next(resource.space, resource.name, [this, id = resource.claim, mode](uint64_t token) {
     granted_with(id, mode, token);
   });
@@ -240,7 +263,9 @@ void DlmBackend::granted_with(ClaimId id, Mode mode, uint64_t token) {
   const auto found = claims_.find(id);
   if (found == claims_.end()) return;  // Released meanwhile.
   Resource& resource = *found->second;
-  if (is_exclusive(mode) && token == 0) return fail(resource, LockErrc::kUnreachable);
+  resource.counting = false;
+  const bool without = is_exclusive(mode) && token == 0;
+  if (without || !covers(resource.held, mode)) return fail(resource, LockErrc::kUnreachable);
   resource.told = mode;
   events_->value(id, resource.value);
   events_->granted(id, mode, token != 0 ? TokenBlock{token, token + 1} : TokenBlock{});
@@ -253,7 +278,11 @@ void DlmBackend::fail(Resource& resource, LockErrc why) {
   const ClaimId id = resource.claim;
   resource.asking = false;
   loop_.timers.cancel(std::exchange(resource.patience, TimerId::kNone));
-  if (resource.told == Mode::kNL) resource.held == Mode::kNL ? erase(resource) : drop(resource);
+  if (resource.told != Mode::kNL || resource.anchor != LockNo::kNone) {
+    forget_number(resource);
+  } else {
+    resource.held == Mode::kNL ? erase(resource) : drop(resource);
+  }
   events_->failed(id, why);
 }
 
@@ -289,7 +318,7 @@ void DlmBackend::out_of_patience(LockNo no) {
   Resource& resource = *by_number_.at(no);
   resource.patience = TimerId::kNone;
   const ClaimId id = resource.claim;
-  if (resource.told == Mode::kNL) {
+  if (resource.told == Mode::kNL && resource.anchor == LockNo::kNone) {
     drop(resource);
   } else {
     resource.own = true;  // Its answer is for nobody.
@@ -301,6 +330,7 @@ void DlmBackend::out_of_patience(LockNo no) {
 // The end of an acquire that the table did not ask for; what it asked for meanwhile goes on.
 void DlmBackend::own_ended(Resource& resource) {
   resource.own = false;
+  forget_number(resource);
   for (const auto& work : std::exchange(resource.after_own, {})) work();
   const auto lookers = std::exchange(resource.lookers, {});
   const std::string space = resource.space;
@@ -321,7 +351,9 @@ void DlmBackend::blocking(LockNo no) {
   Resource& resource = *found->second;
   resource.wanted = true;
   if (resource.kept) return drop(resource);
-  if (!resource.asking && resource.told != Mode::kNL && resource.told != resource.held) {
+  if (resource.asking || resource.counting) {
+    // Its end says more.
+  } else if (resource.told != Mode::kNL && resource.told != resource.held) {
     return weaken(resource);
   }
   if (resource.told != Mode::kNL) events_->contended(resource.claim);
@@ -375,10 +407,13 @@ void DlmBackend::set_value(ClaimId id, const LockValue& value) {
 }
 
 void DlmBackend::keep(Resource& resource) {
-  if (resource.wanted) return drop(resource);
+  if (resource.wanted || resource.held == Mode::kNL) return drop(resource);
   resource.kept = true;
   resource.kept_since = loop_.timers.now();
   resource.kept_at = kept_.insert(kept_.end(), &resource);
+  if (const LockNo anchor = std::exchange(resource.anchor, LockNo::kNone); anchor != LockNo::kNone) {
+    kernel_thread_.post([this, anchor] { kernel_->release(anchor, std::nullopt); });
+  }
   if (kept_.size() > kMaxKept) drop(*kept_.front());
   if (expiry_ == TimerId::kNone) {
     expiry_ = loop_.timers.schedule(loop_.timers.now() + kKeepTime, [this] { expire(); });
@@ -407,7 +442,9 @@ void DlmBackend::drop(Resource& resource) {
   }
   std::optional<LockValue> write;
   if (resource.written && is_exclusive(resource.held)) write = resource.value;
-  kernel_thread_.post([this, no = resource.no, write] { kernel_->release(no, write); });
+  if (resource.no != LockNo::kNone) {
+    kernel_thread_.post([this, no = resource.no, write] { kernel_->release(no, write); });
+  }
   erase(resource);
 }
 
@@ -415,6 +452,10 @@ void DlmBackend::erase(Resource& resource) {
   if (resource.kept) unkeep(resource);
   loop_.timers.cancel(resource.patience);
   if (resource.claim != ClaimId::kNone) claims_.erase(resource.claim);
+  if (resource.anchor != LockNo::kNone) {
+    kernel_thread_.post(
+        [this, anchor = resource.anchor] { kernel_->release(anchor, std::nullopt); });
+  }
   by_number_.erase(resource.no);
   resources_.erase(resource.space + '\0' + resource.name);
 }

@@ -38,6 +38,8 @@ class DlmBackend final : public LockBackend {
   static constexpr auto kPatience = std::chrono::seconds(1);
   /// How long the other mounts may take to say who holds a lock, or to give it back.
   static constexpr auto kAskTime = std::chrono::milliseconds(300);
+  /// How long a mount that has just come waits for the pins before it asks all for them.
+  static constexpr auto kPinsTime = std::chrono::milliseconds(100);
   /// How often one who would not wait tries, while the others give back what they only keep.
   static constexpr int kAttempts = 3;
 
@@ -82,11 +84,13 @@ class DlmBackend final : public LockBackend {
   struct Resource {
     std::string space;
     std::string name;
-    LockNo no = LockNo::kNone;
+    LockNo no = LockNo::kNone;       ///< kNone: only the anchor, or yet to be asked for.
     ClaimId claim = ClaimId::kNone;  ///< Whom it serves; without: it is kept, or only looked at.
     Mode held = Mode::kNL;           ///< In the DLM.
     Mode told = Mode::kNL;           ///< To the table: no more than what is held.
+    LockNo anchor = LockNo::kNone;   ///< Another one in NL, for the value block's sake.
     bool asking = false;             ///< An acquire of `asked` is under way in the DLM.
+    bool counting = false;           ///< It is granted, and waits for its token.
     bool own = false;                ///< ... which the table did not ask for.
     Want asked;
     std::optional<Want> next;  ///< What the claim asked for meanwhile.
@@ -117,6 +121,8 @@ class DlmBackend final : public LockBackend {
     std::vector<Member> members;
     dlm::SharedPins pins;
     std::vector<std::function<void()>> until_known;
+    bool asks_for_pins = false;
+    std::set<Member> silent;  ///< They did not answer in time, and were not heard since.
   };
 
   // dlm_backend.cc
@@ -124,6 +130,9 @@ class DlmBackend final : public LockBackend {
   Resource& make(const std::string& space, std::string_view name);
   void request(Resource& resource, Want want);
   void submit(Resource& resource);
+  void number(Resource& resource);
+  void forget_number(Resource& resource);
+  void anchored(Resource& resource);
   void grant(Resource& resource, Mode mode);
   void granted_with(ClaimId claim, Mode mode, uint64_t token);
   void fail(Resource& resource, LockErrc why);
@@ -156,6 +165,8 @@ class DlmBackend final : public LockBackend {
   void finish(uint64_t number);
   void send(const std::string& space, const Message& message);
   dlm::Told told_of(const Resource& resource) const;
+  void be_known(const std::string& space);
+  void say_pins(const std::string& space, Member to);
   void tell(const std::string& space, Member to, uint64_t number, Replies locks);
   void answer_ask(const std::string& space, Member from, const Message& message);
   void heard(const std::string& space, Member from, const Message& message);

@@ -46,7 +46,7 @@ void DlmBackend::look(Looker looker, const std::string& space, const std::string
     return request(made, {Mode::kEX, true});
   }
   if (resource->own && !resource->lookers.empty()) return resource->lookers.push_back(looker);
-  if (!resource->asking && resource->held == Mode::kEX && !resource->wanted) {
+  if (!resource->asking && !resource->counting && resource->held == Mode::kEX && !resource->wanted) {
     return answer(looker.query, space, name, {}, false);
   }
   ask(space, name, [this, looker, space, name](const Replies& replies) {
@@ -172,6 +172,7 @@ void DlmBackend::finish(uint64_t number) {
   const Question question = std::move(found->second);
   questions_.erase(found);
   loop_.timers.cancel(question.timer);
+  if (question.missing) groups_[question.space].silent.merge(std::set(*question.missing));
   question.done(question.replies);
 }
 
@@ -227,7 +228,8 @@ void DlmBackend::answer_ask(const std::string& space, Member from, const Message
     resource->wanted = true;
     return drop(*resource);
   }
-  if (!resource->asking && resource->told != Mode::kNL && resource->told != resource->held) {
+  if (!resource->asking && !resource->counting && resource->told != Mode::kNL &&
+      resource->told != resource->held) {
     resource->after_own.push_back(reply);
     return weaken(*resource);
   }
@@ -239,12 +241,14 @@ void DlmBackend::heard(const std::string& space, Member from, const Message& mes
   if (found == groups_.end()) return;
   Group& group = found->second;
   const Member to{message.to_node, message.to_pid};
+  group.silent.erase(from);
   switch (message.kind) {
     case Message::Kind::kAsk: {
       if (from != group.self) return answer_ask(space, from, message);
       const auto asked = questions_.find(message.number);
       if (asked == questions_.end()) return;
       asked->second.missing.emplace(group.members.begin(), group.members.end());
+      for (const Member& silent : group.silent) asked->second.missing->erase(silent);
       return answered_by(message.number, group.self);
     }
     case Message::Kind::kTell: {
@@ -261,10 +265,35 @@ void DlmBackend::heard(const std::string& space, Member from, const Message& mes
       if (from == group.self) events_->answered(QueryId{message.number}, result, {});
       return;
     }
-    case Message::Kind::kPins: group.pins.take(group.self, from, message); break;
+    case Message::Kind::kPins: group.pins.take(group.self, from, message); return be_known(space);
+    case Message::Kind::kPlease:
+      if (from != group.self && group.pins.known()) say_pins(space, from);
+      return;
   }
-  if (!group.pins.known()) return;
-  for (const auto& work : std::exchange(group.until_known, {})) work();
+}
+
+void DlmBackend::say_pins(const std::string& space, Member to) {
+  for (const Message& message : groups_[space].pins.say_all(to)) send(space, message);
+}
+
+// Once the pins are known, goes on with what waited for them; until then asks for them, for who
+// should tell us may be stopped.
+void DlmBackend::be_known(const std::string& space) {
+  Group& group = groups_[space];
+  if (group.pins.known()) {
+    for (const auto& work : std::exchange(group.until_known, {})) work();
+    return;
+  }
+  if (std::exchange(group.asks_for_pins, true)) return;
+  outlet_->after(kPinsTime, [this, space] {
+    if (!groups_.contains(space)) return;
+    groups_[space].asks_for_pins = false;
+    if (groups_[space].pins.known()) return;
+    Message please;
+    please.kind = Message::Kind::kPlease;
+    send(space, please);
+    be_known(space);
+  });
 }
 
 void DlmBackend::members(const std::string& space, Member self, const std::vector<Member>& all,
@@ -274,9 +303,7 @@ void DlmBackend::members(const std::string& space, Member self, const std::vecto
   Group& group = found->second;
   group.self = self;
   group.members = all;
-  for (const Member& to : group.pins.members(self, all, joined)) {
-    for (const Message& message : group.pins.say_all(to)) send(space, message);
-  }
+  for (const Member& to : group.pins.members(self, all, joined)) say_pins(space, to);
   std::vector<uint64_t> open;
   for (const auto& [number, question] : questions_) {
     if (question.space == space && question.missing) open.push_back(number);
@@ -285,8 +312,7 @@ void DlmBackend::members(const std::string& space, Member self, const std::vecto
     for (const Member& gone : left) answered_by(number, gone);
     if (all.empty()) finish(number);
   }
-  if (!group.pins.known()) return;
-  for (const auto& work : std::exchange(group.until_known, {})) work();
+  be_known(space);
 }
 
 }  // namespace lockfs

@@ -148,6 +148,7 @@ int KernelLocks::convert(Lock& lock, Mode mode, uint32_t flags,
     lock.valid = true;
   }
   if (!stores || lock.valid) flags |= LKF_VALBLK;
+  lock.status.sb_lkid = lock.id;  // A late event of the one that was here before may be in it.
   return dlm_ls_lock(lock.space->handle(), dlm_mode(mode), &lock.status, flags | LKF_CONVERT,
                      nullptr, 0, 0, ended, reinterpret_cast<void*>(lock.no), blocks, nullptr);
 }

@@ -11,7 +11,8 @@
 namespace lockfs::dlm {
 namespace {
 
-constexpr std::array<std::string_view, 5> kKinds = {"ask", "tell", "pin", "unpin", "pins"};
+constexpr std::array<std::string_view, 6> kKinds = {"ask",   "tell", "pin",
+                                                    "unpin", "pins", "please"};
 
 std::string pin_words(const Pin& pin) {
   return fmt::format("owner={} bits={} allocated={}", pin.uid, pin.mode, pin.allocated ? 1 : 0);

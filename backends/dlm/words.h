@@ -27,7 +27,8 @@ struct Message {
     kTell,   ///< The answer to `number` of the member `to_node`, `to_pid`; `last` ends it.
     kPin,    ///< Pin `name`; `fresh`: not if it has a pin.
     kUnpin,  ///< The end of a pin.
-    kPins,   ///< All pins, for those who have just come.
+    kPins,   ///< All pins, for one who has just come.
+    kPlease, ///< Whoever knows the pins, tell me: who should have did not.
   };
   Kind kind = Kind::kAsk;
   uint64_t number = 0;

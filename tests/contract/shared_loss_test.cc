@@ -43,7 +43,7 @@ INSTANTIATE_TEST_SUITE_P(Worlds, SharedLoss, testing::ValuesIn(world_names()),
 constexpr const char* kNothing = "there is no file behind its locks";
 
 TEST_P(SharedLoss, TheHolderOfADeletedLockIsToldWhy) {
-  if (!world().separate_nodes()) GTEST_SKIP() << kNothing;
+  if (!world().has_files()) GTEST_SKIP() << kNothing;
   for (const char* mode : {"CR", "PR", "EX"}) {
     const std::string name = std::string("deleted ") + mode;
     const int holder = known_holder(name, mode);
@@ -58,7 +58,7 @@ TEST_P(SharedLoss, TheHolderOfADeletedLockIsToldWhy) {
 
 // Nobody has read of the holder yet, and nobody else was granted it.
 TEST_P(SharedLoss, ALockThatIsDeletedAtOnceIsLostAsWell) {
-  if (!world().separate_nodes()) GTEST_SKIP() << kNothing;
+  if (!world().has_files()) GTEST_SKIP() << kNothing;
   const int holder = open_lock(0, "young");
   ASSERT_EQ(write_command(holder, "EX"), 0);
   ASSERT_TRUE(world().delete_lock("young"));
@@ -66,7 +66,7 @@ TEST_P(SharedLoss, ALockThatIsDeletedAtOnceIsLostAsWell) {
 }
 
 TEST_P(SharedLoss, AConversionThatWaitsEndsWithTheLoss) {
-  if (!world().separate_nodes()) GTEST_SKIP() << kNothing;
+  if (!world().has_files()) GTEST_SKIP() << kNothing;
   const int converts = known_holder("waits", "PR");
   ASSERT_EQ(write_command(open_lock(1, "waits"), "PR"), 0);
   Child child([&] { return write_command(converts, "EX timeout=60s"); });
@@ -76,7 +76,7 @@ TEST_P(SharedLoss, AConversionThatWaitsEndsWithTheLoss) {
 }
 
 TEST_P(SharedLoss, AWaiterOfADeletedLockDoesNotWaitForEver) {
-  if (!world().separate_nodes()) GTEST_SKIP() << kNothing;
+  if (!world().has_files()) GTEST_SKIP() << kNothing;
   const int holder = known_holder("queue", "EX");
   Child waiter([path = lock(1, "queue")] { return ask(path, "EX timeout=60s"); });
   ASSERT_TRUE(eventually_waiting(1, "queue", 1));
@@ -89,7 +89,7 @@ TEST_P(SharedLoss, AWaiterOfADeletedLockDoesNotWaitForEver) {
 // A node that still has what was deleted, and one that has made it anew, share nothing: the old
 // one must refuse.
 TEST_P(SharedLoss, NoLockIsGrantedOnBothSidesOfALoss) {
-  if (!world().separate_nodes()) GTEST_SKIP() << kNothing;
+  if (!world().has_files()) GTEST_SKIP() << kNothing;
   const int old = known_holder("sides", "EX");
   ASSERT_TRUE(world().delete_lock("sides"));
   ASSERT_TRUE(eventually_lost(old));
@@ -102,7 +102,7 @@ TEST_P(SharedLoss, NoLockIsGrantedOnBothSidesOfALoss) {
 }
 
 TEST_P(SharedLoss, AfterALossNewMountsShareAgainAndTokensGo) {
-  if (!world().separate_nodes()) GTEST_SKIP() << kNothing;
+  if (!world().has_files()) GTEST_SKIP() << kNothing;
   const int lost = known_holder("again", "EX");
   const uint64_t token = token_of(lost);
   ASSERT_TRUE(world().delete_lock("again"));

@@ -123,7 +123,7 @@ INSTANTIATE_TEST_SUITE_P(Worlds, SharedRaces, testing::ValuesIn(world_names()),
 
 TEST_P(SharedRaces, ATimeoutAgainstARelease) {
   const int holder = open_lock(0, "race");
-  const auto late = waiter("EX timeout=5ms");
+  const auto late = waiter("EX timeout=20ms");
   ASSERT_NO_FATAL_FAILURE(take(holder));
   Offset offset(microseconds(0));
   while (!offset.enough()) {
@@ -132,7 +132,7 @@ TEST_P(SharedRaces, ATimeoutAgainstARelease) {
     // A release before it waits would be taken back before it asks.
     ASSERT_TRUE(eventually(
         [&] { return shown(1, "race", "waiters_total") == "1" || seen_->result != -1; }));
-    busy_for(std::max(microseconds(4000) + offset.next(), microseconds(0)));
+    busy_for(std::max(microseconds(19000) + offset.next(), microseconds(0)));
     let_go(holder);
     ASSERT_NO_FATAL_FAILURE(take(holder));
     ASSERT_TRUE(seen_->done.wait()) << "it hangs";

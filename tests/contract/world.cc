@@ -58,7 +58,9 @@ class DlmWorld final : public World {
   std::string source() const override { return "dlm:?prefix=" + prefix_; }
   bool fifo() const override { return true; }
   bool delete_lock(const std::string& /*name*/) override { return false; }
+  bool has_files() const override { return false; }
   size_t max_name_bytes() const override { return 64; }
+  size_t max_lockspace_bytes() const override { return 63 - prefix_.size(); }
   /// Whether this machine is a node of one.
   static bool is_here() { return slurp("/proc/misc").find(" dlm-control\n") != std::string::npos; }
 

@@ -24,7 +24,10 @@ class World {
   /// Deletes the file behind a lock of the default lockspace, as if by mistake; false where there
   /// is none.
   virtual bool delete_lock(const std::string& name) = 0;
+  /// Whether there is a file behind each lock.
+  virtual bool has_files() const { return separate_nodes(); }
   virtual size_t max_name_bytes() const { return 255; }
+  virtual size_t max_lockspace_bytes() const { return 255; }
 };
 
 /// A world by its name, for the tests' parameter.
