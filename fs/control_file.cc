@@ -57,6 +57,7 @@ const std::vector<LockFs::ControlVerb>& LockFs::control_verbs() {
       {"break", "break NAME [why]", 1, kMaxCommand, &LockFs::control_break},
       {"capacity", "capacity [N]", 0, 1, &LockFs::control_capacity},
       {"stats", "stats", 0, 0, &LockFs::control_stats},
+      {"leave", "leave [force]", 0, 1, &LockFs::control_leave},
   };
   return verbs;
 }
@@ -292,6 +293,28 @@ void LockFs::control_capacity(Lockspace& space, const Client& client, const Argu
   if (!owns(client, space)) return reply(not_owner(space));
   space.capacity = *number;
   return reply(said(std::to_string(space.capacity)));
+}
+
+// rmdir; with `force`, who holds there is told that the lock is lost.
+void LockFs::control_leave(Lockspace& space, const Client& client, const Arguments& arguments,
+                           const Reply& reply) {
+  const bool force = !arguments.empty();
+  if (force && arguments[0] != "force") {
+    return reply(refuse(LockErrc::kInvalid, "it is: leave [force]"));
+  }
+  if (!owns(client, space)) return reply(not_owner(space));
+  if (space.name == "default") {
+    return reply(refuse(LockErrc::kBusy, "default is always there: unmount to leave it"));
+  }
+  spdlog::warn("leave {}{} by uid {} pid {}", space.name, force ? " force" : "", client.uid,
+               client.pid);
+  table_.leave_lockspace(space, force, [reply](LockErrc result) {
+    if (result == LockErrc::kOk) return reply(said(""));
+    reply(refuse(result, result == LockErrc::kBusy
+                             ? "locks are open or pinned in it, here or by other programs of this "
+                               "host; 'leave force' breaks them, then close them"
+                             : make_error_code(result).message()));
+  });
 }
 
 void LockFs::control_stats(Lockspace& space, const Client& /*client*/,

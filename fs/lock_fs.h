@@ -200,6 +200,8 @@ class LockFs final : public LockObserver {
                      const Reply& reply);
   void control_capacity(Lockspace& space, const Client& client, const Arguments& arguments,
                         const Reply& reply);
+  void control_leave(Lockspace& space, const Client& client, const Arguments& arguments,
+                     const Reply& reply);
   void control_stats(Lockspace& space, const Client& client, const Arguments& arguments,
                      const Reply& reply);
   void allocate(uint32_t space_id, const std::unordered_set<std::string>& elsewhere,

@@ -46,9 +46,9 @@ std::optional<Ring> ask_corosync() {
   quorum_callbacks_t callbacks{};
   callbacks.quorum_notify_fn = [](quorum_handle_t handle, uint32_t quorate, uint64_t ring_seq,
                                   uint32_t /*entries*/, uint32_t* /*list*/) {
-    void* context = nullptr;
-    if (quorum_context_get(handle, const_cast<const void**>(&context)) != CS_OK) return;
-    *static_cast<Ring*>(context) = {true, quorate != 0, ring_seq};
+    const void* context = nullptr;
+    if (quorum_context_get(handle, &context) != CS_OK) return;
+    *static_cast<Ring*>(const_cast<void*>(context)) = {true, quorate != 0, ring_seq};
   };
   quorum_handle_t handle = 0;
   uint32_t type = 0;
@@ -88,6 +88,35 @@ std::optional<uint64_t> ring_sequence() {
   const auto ring = ask_corosync();
   return ring ? std::optional(ring->sequence) : std::nullopt;
 }
+
+bool fencing_is_off() {
+  std::string config(DLMC_DUMP_SIZE, '\0');
+  return dlmc_dump_config(config.data()) >= 0 &&
+         config.find("enable_fencing=0") != std::string::npos;
+}
+
+QuorumWatch::QuorumWatch() {
+  quorum_callbacks_t callbacks{};
+  callbacks.quorum_notify_fn = [](quorum_handle_t handle, uint32_t quorate, uint64_t /*ring_seq*/,
+                                  uint32_t /*entries*/, uint32_t* /*list*/) {
+    const void* context = nullptr;
+    if (quorum_context_get(handle, &context) != CS_OK) return;
+    *static_cast<bool*>(const_cast<void*>(context)) = quorate != 0;
+  };
+  uint32_t type = 0;
+  if (quorum_initialize(&handle_, &callbacks, &type) != CS_OK) return;
+  if (quorum_context_set(handle_, &quorate_) != CS_OK || quorum_fd_get(handle_, &fd_) != CS_OK ||
+      quorum_trackstart(handle_, CS_TRACK_CURRENT | CS_TRACK_CHANGES) != CS_OK) {
+    quorum_finalize(handle_);
+    fd_ = -1;
+  }
+}
+
+QuorumWatch::~QuorumWatch() {
+  if (fd_ >= 0) quorum_finalize(handle_);
+}
+
+bool QuorumWatch::take() { return quorum_dispatch(handle_, CS_DISPATCH_ALL) == CS_OK; }
 
 ControldWatch::ControldWatch() : fd_(dlmc_fs_connect()) {}
 

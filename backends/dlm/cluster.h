@@ -15,6 +15,30 @@ std::optional<std::string> what_is_missing();
 /// does not answer.
 std::optional<uint64_t> ring_sequence();
 
+/// Whether dlm_controld was told not to fence: then a node that is cut off goes on as if it still
+/// held what others are granted meanwhile.
+bool fencing_is_off();
+
+/// Tells when the cluster gains or loses quorum: its connection can be read when that may have
+/// changed.
+class QuorumWatch {
+ public:
+  QuorumWatch();
+  ~QuorumWatch();
+  QuorumWatch(const QuorumWatch&) = delete;
+  QuorumWatch& operator=(const QuorumWatch&) = delete;
+  /// -1 when corosync does not answer.
+  int fd() const { return fd_; }
+  /// Takes what there is. False when corosync has gone.
+  bool take();
+  bool quorate() const { return quorate_; }
+
+ private:
+  uint64_t handle_ = 0;
+  int fd_ = -1;
+  bool quorate_ = false;
+};
+
 /// Tells of the end of dlm_controld: its connection, which can be read when it has ended. The
 /// kernel then stops this node's lockspaces, and other nodes may take what is held here.
 class ControldWatch {

@@ -89,7 +89,9 @@ DlmBackend::~DlmBackend() {
   for (const auto& [key, resource] : resources_) loop_.timers.cancel(resource.patience);
   for (const auto& [number, question] : questions_) loop_.timers.cancel(question.timer);
   group_thread_.post([this] {
-    if (controld_ && controld_->fd() >= 0) group_thread_.loop().unwatch(controld_->fd());
+    EventLoop& events = group_thread_.loop();
+    if (controld_ && controld_->fd() >= 0) events.unwatch(controld_->fd());
+    if (quorum_watch_ && quorum_watch_->fd() >= 0) events.unwatch(quorum_watch_->fd());
     group_.reset();
   });
   kernel_thread_.post([this, leave = !broken_] {
@@ -105,18 +107,48 @@ void DlmBackend::start(ClaimEvents& events) {
   kernel_thread_.post(
       [this] { kernel_ = std::make_unique<KernelLocks>(kernel_thread_.loop(), *kernel_events_); });
   group_thread_.post([this] {
-    EventLoop& loop = group_thread_.loop();
-    group_ = std::make_unique<dlm::Groups>(loop, *group_events_);
-    controld_ = std::make_unique<dlm::ControldWatch>();
-    if (controld_->fd() < 0) return;
-    loop.watch(controld_->fd(), [this, &loop] {
-      loop.unwatch(controld_->fd());
-      outlet_->post([this] {
-        lose_all("dlm_controld of this node has ended: other nodes may take what was held here");
-      });
-      return false;
-    });
+    group_ = std::make_unique<dlm::Groups>(group_thread_.loop(), *group_events_);
+    watch_cluster();
   });
+}
+
+// On the group's thread.
+void DlmBackend::watch_cluster() {
+  EventLoop& loop = group_thread_.loop();
+  const auto ended = [this] {
+    outlet_->post([this] {
+      lose_all("dlm_controld of this node has ended: other nodes may take what was held here");
+    });
+  };
+  controld_ = std::make_unique<dlm::ControldWatch>();
+  if (controld_->fd() < 0) return ended();
+  loop.watch(controld_->fd(), [this, &loop, ended] {
+    loop.unwatch(controld_->fd());
+    ended();
+    return false;
+  });
+  quorum_watch_ = std::make_unique<dlm::QuorumWatch>();
+  if (quorum_watch_->fd() < 0) return;
+  loop.watch(quorum_watch_->fd(), [this, &loop] {
+    if (!quorum_watch_->take()) loop.unwatch(quorum_watch_->fd());  // dlm_controld ends as well.
+    const bool quorate = quorum_watch_->quorate();
+    const bool unfenced = !quorate && dlm::fencing_is_off();
+    outlet_->post([this, quorate, unfenced] { quorum(quorate, unfenced); });
+    return false;
+  });
+}
+
+void DlmBackend::quorum(bool quorate, bool unfenced) {
+  if (quorate == quorate_) return;
+  quorate_ = quorate;
+  if (quorate) return spdlog::warn("dlm: the cluster has quorum again");
+  spdlog::error("dlm: this node has no quorum: nothing is granted until it has; {}",
+                unfenced ? "what is held here is lost, for fencing is off"
+                         : "what is held here stays until the others have fenced this node");
+  while (!kept_.empty()) drop(*kept_.front());
+  if (unfenced) {
+    lose_claims("this node has no quorum, and as fencing is off others may be granted the lock");
+  }
 }
 
 void DlmBackend::join(QueryId query, std::string_view lockspace, mode_t mode) {
@@ -178,7 +210,7 @@ void DlmBackend::number(Resource& resource) {
 
 void DlmBackend::acquire(ClaimId id, std::string_view lockspace, std::string_view name, Mode mode,
                          bool now) {
-  if (broken_) return events_->failed(id, LockErrc::kUnreachable);
+  if (broken_ || (now && !quorate_)) return events_->failed(id, LockErrc::kUnreachable);
   const std::string space(lockspace);
   Resource* resource = find(space, name);
   if (resource != nullptr && resource->kept) {
@@ -239,6 +271,7 @@ void DlmBackend::granted(LockNo no, Mode mode, const LockValue& value) {
   if (!is_exclusive(mode) || !resource.written) resource.value = value;
   if (!is_exclusive(mode)) resource.written = false;
   if (resource.own) return own_ended(resource);
+  if (!quorate_ && mode != Mode::kNL) return fail(resource, LockErrc::kUnreachable);
   if (mode == Mode::kNL) anchored(resource);
   grant(resource, resource.asked.mode);
 }
@@ -407,7 +440,7 @@ void DlmBackend::set_value(ClaimId id, const LockValue& value) {
 }
 
 void DlmBackend::keep(Resource& resource) {
-  if (resource.wanted || resource.held == Mode::kNL) return drop(resource);
+  if (resource.wanted || resource.held == Mode::kNL || !quorate_) return drop(resource);
   resource.kept = true;
   resource.kept_since = loop_.timers.now();
   resource.kept_at = kept_.insert(kept_.end(), &resource);
@@ -471,11 +504,23 @@ void DlmBackend::gone(LockNo no) {
 void DlmBackend::lose_all(const std::string& why) {
   broken_ = true;
   spdlog::error("dlm: {}; restart this node before you use its locks again", why);
-  std::vector<std::pair<ClaimId, bool>> claims;
-  for (const auto& [id, resource] : claims_) claims.emplace_back(id, resource->told != Mode::kNL);
+  lose_claims(why);
+  std::vector<ClaimId> waiting;
+  for (const auto& [id, resource] : claims_) waiting.push_back(id);
   while (!resources_.empty()) erase(resources_.begin()->second);
-  for (const auto& [id, held] : claims) {
-    held ? events_->lost(id, why) : events_->failed(id, LockErrc::kUnreachable);
+  for (const ClaimId id : waiting) events_->failed(id, LockErrc::kUnreachable);
+}
+
+void DlmBackend::lose_claims(const std::string& why) {
+  std::vector<ClaimId> held;
+  for (const auto& [id, resource] : claims_) {
+    if (resource->told != Mode::kNL) held.push_back(id);
+  }
+  for (const ClaimId id : held) {
+    const auto found = claims_.find(id);
+    if (found == claims_.end()) continue;  // Released by those who were told before.
+    drop(*found->second);
+    events_->lost(id, why);
   }
 }
 

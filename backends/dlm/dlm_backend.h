@@ -152,6 +152,9 @@ class DlmBackend final : public LockBackend {
   void refused(LockNo no, LockErrc why);
   void blocking(LockNo no);
   void gone(LockNo no);
+  void watch_cluster();
+  void quorum(bool quorate, bool unfenced);
+  void lose_claims(const std::string& why);
   void lose_all(const std::string& why);
 
   // dlm_backend_looks.cc
@@ -178,7 +181,8 @@ class DlmBackend final : public LockBackend {
   std::string host_;
   LockTraits traits_;
   ClaimEvents* events_ = nullptr;
-  bool broken_ = false;  ///< dlm_controld has ended.
+  bool broken_ = false;   ///< dlm_controld has ended.
+  bool quorate_ = true;   ///< Nothing is granted without.
   uint64_t last_number_ = 0;
   std::unordered_map<std::string, Resource> resources_;  ///< By space NUL name.
   std::unordered_map<LockNo, Resource*> by_number_;
@@ -193,7 +197,8 @@ class DlmBackend final : public LockBackend {
   std::shared_ptr<Outlet> outlet_;
   std::unique_ptr<KernelEvents> kernel_events_;
   std::unique_ptr<GroupTold> group_events_;
-  std::unique_ptr<dlm::ControldWatch> controld_;
+  std::unique_ptr<dlm::ControldWatch> controld_;  ///< On group_thread_ only, as quorum_watch_.
+  std::unique_ptr<dlm::QuorumWatch> quorum_watch_;
   std::unique_ptr<dlm::KernelLocks> kernel_;  ///< On kernel_thread_ only.
   std::unique_ptr<dlm::Groups> group_;        ///< On group_thread_ only.
   LoopThread kernel_thread_;

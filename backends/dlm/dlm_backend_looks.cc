@@ -39,6 +39,12 @@ void DlmBackend::inspect(QueryId query, std::string_view lockspace, std::string_
 // it could be had. Only when it cannot, the others are asked.
 void DlmBackend::look(Looker looker, const std::string& space, const std::string& name) {
   Resource* resource = find(space, name);
+  if (!quorate_) {
+    return ask(space, name, [this, looker, space, name](const Replies& replies) {
+      if (!replies.empty()) return answer(looker.query, space, name, replies, false);
+      events_->answered(looker.query, LockErrc::kUnreachable, {});
+    });
+  }
   if (resource == nullptr) {
     Resource& made = make(space, name);
     made.own = true;

@@ -44,6 +44,7 @@ class AsyncBackend : public BlindBackend {
   AsyncBackend() {
     traits_.name = "async";
     traits_.other_nodes = true;
+    traits_.value_block = false;
   }
   const LockTraits& traits() const override { return traits_; }
   LockTraits& change_traits() { return traits_; }

@@ -30,7 +30,8 @@ inline std::string broken_invariant(const Lock& lock) {
   if (slots > 0 && slots > lock.slot_size) return "more slots held than there are";
   if (need != Mode::kNL && lock.claim == nullptr) return "held without a claim";
   if (!covers(lock.claimed(), need)) return "held beyond the claim";
-  if (need == Mode::kNL && lock.claim != nullptr && !lock.asking()) {
+  const bool anchored = lock.first != nullptr && lock.space->backend->traits().shares_value();
+  if (need == Mode::kNL && lock.claim != nullptr && !lock.asking() && !anchored) {
     return "a claim that nobody needs";
   }
   const auto waiting = lock.waiting_in_order();
