@@ -158,8 +158,9 @@ tl::expected<std::string, std::string> parse_dlm(std::string_view rest) {
   std::string prefix = "lockfs_";
   for (const auto& [key, value] : query.options) {
     if (!query.name.empty() || key != "prefix" || value.size() > 32) {
-      return tl::make_unexpected("dlm:" + std::string(rest) +
-                                 ": takes no name, and one option, prefix=WORD of at most 32 bytes");
+      return tl::make_unexpected(
+          "dlm:" + std::string(rest) +
+          ": takes no name, and one option, prefix=WORD of at most 32 bytes");
     }
     prefix = value;
   }
@@ -184,9 +185,9 @@ struct Row {
   Wrong (*check)(std::string_view rest);  ///< Of what stands behind the colon.
   Made (*make)(std::string_view rest, EventLoop& loop);
 };
-constexpr std::array kRows = {
-    Row{"memory", check_memory, make_memory}, Row{"file", check_file, make_file},
-    Row{"shm", check_shm, make_shm}, Row{"dlm", check_dlm, make_dlm}};
+constexpr std::array kRows = {Row{"memory", check_memory, make_memory},
+                              Row{"file", check_file, make_file}, Row{"shm", check_shm, make_shm},
+                              Row{"dlm", check_dlm, make_dlm}};
 
 const Row* row_of(std::string_view url) {
   const size_t colon = url.find(':');

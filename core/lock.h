@@ -158,7 +158,7 @@ struct Lock {
   Claim* claim = nullptr;  ///< Null while this node needs nothing of it.
   LockStats stats;
   std::unique_ptr<std::array<uint8_t, 32>> lvb;
-  bool lvb_lost = false;  ///< A node died that could have written it; until it is written anew.
+  bool lvb_lost = false;      ///< A node died that could have written it; until it is written anew.
   Lock* idle_prev = nullptr;  ///< In the table's list of records nobody needs.
   Lock* idle_next = nullptr;
 

@@ -129,10 +129,10 @@ class LockBackend {
   virtual void leave(QueryId /*query*/, std::string_view /*lockspace*/, bool /*force*/) {}
 
   /// Ask for `mode` on `name`; a claim that is held already is converted, and keeps its old mode
-  /// until then. NL is asked for, and kept, only where nodes share the value block. With `now`, fail with kWouldBlock rather than wait. One acquire of a claim at a
-  /// time; it is answered by one `granted` or `failed`, unless the claim is released first. Of two
-  /// conversions that block each other for ever, one fails with kDeadlock. A claim whose first
-  /// acquire failed is gone.
+  /// until then. NL is asked for, and kept, only where nodes share the value block. With `now`,
+  /// fail with kWouldBlock rather than wait. One acquire of a claim at a time; it is answered by
+  /// one `granted` or `failed`, unless the claim is released first. Of two conversions that block
+  /// each other for ever, one fails with kDeadlock. A claim whose first acquire failed is gone.
   virtual void acquire(ClaimId claim, std::string_view lockspace, std::string_view name, Mode mode,
                        bool now) = 0;
   /// End a pending acquire. Cannot fail, and may lose against a grant: one answer still comes,

@@ -65,7 +65,8 @@ LockFs::LockFs(EventLoop& loop, const Options& options, Backends backends)
     space.gid = getgid();
     space.mode = settings.mode.value_or(0777);
     space.capacity = settings.capacity.value_or(options.capacity);
-    table_.join_lockspace(space, [](LockErrc /*result*/) {});  // The backend says what is wrong, and goes on.
+    table_.join_lockspace(
+        space, [](LockErrc /*result*/) {});  // The backend says what is wrong, and goes on.
   }
 }
 

@@ -143,7 +143,8 @@ void LockFs::set_lock(const LockNode& node, const Client& client, const struct s
 void LockFs::mkdir(fuse_req_t req, NodeId parent, const char* name, mode_t mode) {
   if (NodeTable::kind(parent) != NodeKind::kRoot) return void(fuse_reply_err(req, EPERM));
   if (table_.find_lockspace(name) != nullptr) return void(fuse_reply_err(req, EEXIST));
-  if (std::strlen(name) > backend_of(name).traits().max_lockspace_bytes) return void(fuse_reply_err(req, ENAMETOOLONG));
+  if (std::strlen(name) > backend_of(name).traits().max_lockspace_bytes)
+    return void(fuse_reply_err(req, ENAMETOOLONG));
   const Client client = client_of(req);
   if (table_.lockspaces().size() >= options_.max_lockspaces) {
     spdlog::warn("lockspace {} refused to uid {} pid {}: there are max_lockspaces={} already", name,
@@ -174,7 +175,8 @@ void LockFs::rmdir(fuse_req_t req, NodeId parent, const char* name) {
   }
   Lockspace* space = table_.find_lockspace(name);
   if (space == nullptr) return void(fuse_reply_err(req, ENOENT));
-  table_.leave_lockspace(*space, false, [req](LockErrc result) { fuse_reply_err(req, to_errno(result)); });
+  table_.leave_lockspace(*space, false,
+                         [req](LockErrc result) { fuse_reply_err(req, to_errno(result)); });
 }
 
 void LockFs::unlink(fuse_req_t req, NodeId parent, const char* name) {

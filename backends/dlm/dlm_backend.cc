@@ -230,7 +230,8 @@ void DlmBackend::acquire(ClaimId id, std::string_view lockspace, std::string_vie
   }
   // What the claim has too much is given back when somebody wants it; what was written, now.
   const bool weaker = resource->told != mode && covers(resource->told, mode);
-  if (mode != Mode::kNL && covers(resource->held, mode) && !(weaker && (resource->wanted || resource->written))) {
+  if (mode != Mode::kNL && covers(resource->held, mode) &&
+      !(weaker && (resource->wanted || resource->written))) {
     return grant(*resource, mode);
   }
   request(*resource, {mode, now});
@@ -254,9 +255,8 @@ void DlmBackend::submit(Resource& resource) {
   std::optional<LockValue> write;
   if (resource.written && is_exclusive(resource.held)) write = resource.value;
   kernel_thread_.post([this, no = resource.no, space = dlm_name(resource.space),
-                       name = resource.name, want = resource.asked, write] {
-    kernel_->acquire(no, space, name, want.mode, want.now, write);
-  });
+                       name = resource.name, want = resource.asked,
+                       write] { kernel_->acquire(no, space, name, want.mode, want.now, write); });
 }
 
 void DlmBackend::granted(LockNo no, Mode mode, const LockValue& value) {
@@ -444,7 +444,8 @@ void DlmBackend::keep(Resource& resource) {
   resource.kept = true;
   resource.kept_since = loop_.timers.now();
   resource.kept_at = kept_.insert(kept_.end(), &resource);
-  if (const LockNo anchor = std::exchange(resource.anchor, LockNo::kNone); anchor != LockNo::kNone) {
+  if (const LockNo anchor = std::exchange(resource.anchor, LockNo::kNone);
+      anchor != LockNo::kNone) {
     kernel_thread_.post([this, anchor] { kernel_->release(anchor, std::nullopt); });
   }
   if (kept_.size() > kMaxKept) drop(*kept_.front());

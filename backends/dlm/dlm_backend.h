@@ -26,8 +26,9 @@ namespace lockfs {
 /// wants it, or for kKeepTime. Who holds a lock the DLM does not tell: the mounts ask each other,
 /// by corosync, and keep the pins together.
 ///
-/// The loop owns everything here. Two threads do what may wait: one speaks to the DLM (KernelLocks),
-/// one to corosync (Groups); tasks go down to them in order, events come up by the outlet.
+/// The loop owns everything here. Two threads do what may wait: one speaks to the DLM
+/// (KernelLocks), one to corosync (Groups); tasks go down to them in order, events come up by the
+/// outlet.
 class DlmBackend final : public LockBackend {
  public:
   /// A program that only ever tries could not get what is kept: so long after its last use it is
@@ -181,8 +182,8 @@ class DlmBackend final : public LockBackend {
   std::string host_;
   LockTraits traits_;
   ClaimEvents* events_ = nullptr;
-  bool broken_ = false;   ///< dlm_controld has ended.
-  bool quorate_ = true;   ///< Nothing is granted without.
+  bool broken_ = false;  ///< dlm_controld has ended.
+  bool quorate_ = true;  ///< Nothing is granted without.
   uint64_t last_number_ = 0;
   std::unordered_map<std::string, Resource> resources_;  ///< By space NUL name.
   std::unordered_map<LockNo, Resource*> by_number_;

@@ -52,7 +52,8 @@ void DlmBackend::look(Looker looker, const std::string& space, const std::string
     return request(made, {Mode::kEX, true});
   }
   if (resource->own && !resource->lookers.empty()) return resource->lookers.push_back(looker);
-  if (!resource->asking && !resource->counting && resource->held == Mode::kEX && !resource->wanted) {
+  if (!resource->asking && !resource->counting && resource->held == Mode::kEX &&
+      !resource->wanted) {
     return answer(looker.query, space, name, {}, false);
   }
   ask(space, name, [this, looker, space, name](const Replies& replies) {

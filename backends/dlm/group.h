@@ -62,9 +62,8 @@ class Groups {
   };
   static void deliver(cpg_handle_t handle, const cpg_name* name, uint32_t node, uint32_t pid,
                       void* text, size_t size);
-  static void changed(cpg_handle_t handle, const cpg_name* name,
-                      const cpg_address* members, size_t member_count,
-                      const cpg_address* left, size_t left_count,
+  static void changed(cpg_handle_t handle, const cpg_name* name, const cpg_address* members,
+                      size_t member_count, const cpg_address* left, size_t left_count,
                       const cpg_address* joined, size_t joined_count);
   bool enter(Group& group);
   void cut_off(Group& group);

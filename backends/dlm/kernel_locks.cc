@@ -21,7 +21,8 @@ uint32_t dlm_mode(Mode mode) { return static_cast<uint32_t>(mode); }
 
 }  // namespace
 
-static_assert(static_cast<int>(Mode::kEX) == LKM_EXMODE && static_cast<int>(Mode::kCW) == LKM_CWMODE);
+static_assert(static_cast<int>(Mode::kEX) == LKM_EXMODE &&
+              static_cast<int>(Mode::kCW) == LKM_CWMODE);
 
 KernelLocks::~KernelLocks() {
   for (const auto& [name, space] : spaces_) loop_.unwatch(space->fd());
@@ -208,9 +209,7 @@ void KernelLocks::ended(void* no) {
   const int status = lock->status.sb_status;
   switch (lock->op) {
     case Op::kAcquire: return current->acquire_ended(*lock, status);
-    case Op::kToNull:
-      lock->held = Mode::kNL;
-      return current->end(lock->no);
+    case Op::kToNull: lock->held = Mode::kNL; return current->end(lock->no);
     case Op::kUnlock: {
       const LockNo gone = lock->no;
       current->forget(*lock);
@@ -224,7 +223,8 @@ void KernelLocks::acquire_ended(Lock& lock, int status) {
   const LockNo no = lock.no;
   lock.op = Op::kNone;
   if (status == 0) {
-    const bool read = !is_exclusive(lock.held) || (lock.held == Mode::kPW && lock.asked == Mode::kEX);
+    const bool read =
+        !is_exclusive(lock.held) || (lock.held == Mode::kPW && lock.asked == Mode::kEX);
     if (read) lock.valid = (lock.status.sb_flags & DLM_SBF_VALNOTVALID) == 0;
     lock.held = lock.asked;
     lock.exists = true;

@@ -69,7 +69,7 @@ class KernelLocks {
     dlm_lksb status{};  ///< Written by libdlm, trusted only when an operation has ended.
     std::array<char, DLM_LVB_LEN> value{};
     bool valid = true;
-    uint32_t id = 0;  ///< The kernel's, 0: none yet.
+    uint32_t id = 0;      ///< The kernel's, 0: none yet.
     bool exists = false;  ///< It was granted once.
     Mode held = Mode::kNL;
     Mode asked = Mode::kNL;

@@ -65,8 +65,9 @@ tl::expected<std::unique_ptr<KernelLockspace>, KernelLockspace::Failure> KernelL
     return tl::make_unexpected(Failure{why, fmt::format("lockspace {}: {}", name, words)});
   };
   if (!usable(name)) {
-    return fail(LockErrc::kInvalid, "a DLM lockspace has at most 63 printable ASCII characters, "
-                                    "no blank, '/' or '!', and does not begin with a dot");
+    return fail(LockErrc::kInvalid,
+                "a DLM lockspace has at most 63 printable ASCII characters, "
+                "no blank, '/' or '!', and does not begin with a dot");
   }
   const int marker = open_marker(std::string(name));
   if (marker < 0) {
@@ -108,7 +109,8 @@ LockErrc KernelLockspace::leave(bool force) {
     set_bytes(marker_, ByteLock::kRead, kMemberByte, kMemberByte);
     return LockErrc::kBusy;
   }
-  if (result == 0 && !busy) [[maybe_unused]] const int cut = ftruncate(marker_, 0);
+  if (result == 0 && !busy) [[maybe_unused]]
+    const int cut = ftruncate(marker_, 0);
   return result == 0 ? LockErrc::kOk : LockErrc::kUnreachable;
 }
 

@@ -87,8 +87,8 @@ std::vector<Member> SharedPins::members(Member self, std::vector<Member> all,
     for (const Message& change : std::exchange(heard_, {})) apply(change);
     known_ = true;
   }
-  const auto speaker = std::find_if(all.begin(), all.end(),
-                                    [&](const Member& m) { return !in(newcomers_, m); });
+  const auto speaker =
+      std::find_if(all.begin(), all.end(), [&](const Member& m) { return !in(newcomers_, m); });
   if (!known_ || speaker == all.end() || *speaker != self) return {};
   return newcomers_;
 }

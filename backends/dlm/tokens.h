@@ -55,9 +55,9 @@ class Tokens {
     LockNo no = LockNo::kNone;
     std::string space;
     std::string resource;
-    bool here = false;     ///< Held in EX.
-    bool asking = false;   ///< A conversion, or the ring's sequence, is under way.
-    bool wanted = false;   ///< By another node, since it is here.
+    bool here = false;    ///< Held in EX.
+    bool asking = false;  ///< A conversion, or the ring's sequence, is under way.
+    bool wanted = false;  ///< By another node, since it is here.
     uint64_t last = 0;
     std::vector<Given> waiting;
   };

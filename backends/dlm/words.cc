@@ -30,19 +30,20 @@ Mode mode_of(const KeyValues& words, const char* key) {
 std::string line_of(const Told& told) {
   std::string out = "name=" + quoted_value(told.name);
   if (told.pin) return out + " " + pin_words(*told.pin);
-  return out + fmt::format(" held={} wanted={} by={} ", mode_name(told.held),
-                           mode_name(told.wanted), told.token) +
+  return out +
+         fmt::format(" held={} wanted={} by={} ", mode_name(told.held), mode_name(told.wanted),
+                     told.token) +
          presence_words(told.who);
 }
 
 }  // namespace
 
 std::string to_text(const Message& message) {
-  std::string out = fmt::format(
-      "lockfs=1 kind={} number={} to={} pid={} last={} fresh={} {} name={}",
-      kKinds.at(static_cast<size_t>(message.kind)), message.number, message.to_node,
-      message.to_pid, message.last ? 1 : 0, message.fresh ? 1 : 0, pin_words(message.pin),
-      quoted_value(message.name));
+  std::string out =
+      fmt::format("lockfs=1 kind={} number={} to={} pid={} last={} fresh={} {} name={}",
+                  kKinds.at(static_cast<size_t>(message.kind)), message.number, message.to_node,
+                  message.to_pid, message.last ? 1 : 0, message.fresh ? 1 : 0,
+                  pin_words(message.pin), quoted_value(message.name));
   for (const Told& told : message.locks) out += "\n" + line_of(told);
   return out;
 }
@@ -65,9 +66,8 @@ std::optional<Message> from_text(std::string_view text) {
   while (!text.empty()) {
     const size_t stop = std::min(text.find('\n'), text.size());
     const KeyValues words = key_values(text.substr(0, stop));
-    Told told{value_of(words, "name"),         mode_of(words, "held"),
-              mode_of(words, "wanted"),        number_of<uint64_t>(words, "by"),
-              presence_of(words),              std::nullopt};
+    Told told{value_of(words, "name"),          mode_of(words, "held"), mode_of(words, "wanted"),
+              number_of<uint64_t>(words, "by"), presence_of(words),     std::nullopt};
     if (out.kind == Message::Kind::kPins) told.pin = pin_of(words);
     out.locks.push_back(std::move(told));
     text.remove_prefix(std::min(stop + 1, text.size()));

@@ -23,12 +23,12 @@ struct Told {
 /// A message between the mounts of a lockspace, as text: one line of words, and one for each lock.
 struct Message {
   enum class Kind {
-    kAsk,    ///< Who has `name`? What is only kept, give up. An empty name: all that is held.
-    kTell,   ///< The answer to `number` of the member `to_node`, `to_pid`; `last` ends it.
-    kPin,    ///< Pin `name`; `fresh`: not if it has a pin.
-    kUnpin,  ///< The end of a pin.
-    kPins,   ///< All pins, for one who has just come.
-    kPlease, ///< Whoever knows the pins, tell me: who should have did not.
+    kAsk,     ///< Who has `name`? What is only kept, give up. An empty name: all that is held.
+    kTell,    ///< The answer to `number` of the member `to_node`, `to_pid`; `last` ends it.
+    kPin,     ///< Pin `name`; `fresh`: not if it has a pin.
+    kUnpin,   ///< The end of a pin.
+    kPins,    ///< All pins, for one who has just come.
+    kPlease,  ///< Whoever knows the pins, tell me: who should have did not.
   };
   Kind kind = Kind::kAsk;
   uint64_t number = 0;

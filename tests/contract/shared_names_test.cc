@@ -66,8 +66,14 @@ TEST_P(SharedNames, APinIsEverybodys) {
 }
 
 TEST_P(SharedNames, LongAndOddNamesAreLocksOfTheirOwn) {
-  const std::string names[] = {
-      std::string(world().max_name_bytes(), 'n'), "a b", "-", "\xff\x01", "..x", "%2F", "a%2Fb", "new\nline"};
+  const std::string names[] = {std::string(world().max_name_bytes(), 'n'),
+                               "a b",
+                               "-",
+                               "\xff\x01",
+                               "..x",
+                               "%2F",
+                               "a%2Fb",
+                               "new\nline"};
   for (const std::string& name : names) {
     const int fd =
         open((node(0).path() + "/default/" + name).c_str(), O_RDWR | O_CREAT | O_EXCL, 0666);

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: MIT
+// Measures `dlm:` on a node of a cluster, beside memory:, raw libdlm and the floor, in turn:
+//   dlm_bench local LOCKFS NULL_FS DLMFS_DIR|- [ROUNDS [CYCLES]]
+// and the hand-over between two nodes, of which each runs one of these at the same time:
+//   dlm_bench turns raw SPACE COUNT | turns mount FILE COUNT | turns dlmfs FILE COUNT
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tests/bench/bench.h"
+#include "tests/dlm/plain_dlm.h"
+
+namespace lockfs::bench {
+namespace {
+
+using test::PlainDlm;
+
+constexpr const char* kSpace = "bench_raw";
+int names = 0;  // Every fresh lock has a name of its own.
+
+std::string new_name() {
+  return "fresh" + std::to_string(getpid()) + "-" + std::to_string(names++);
+}
+
+double per_cycle(int cycles, const std::function<void()>& once) {
+  const auto begin = Clock::now();
+  for (int i = 0; i < cycles; ++i) once();
+  return micros(Clock::now() - begin) / cycles;
+}
+
+// As an application of libdlm does it: the lock, in NL it stores nothing, and gone.
+void raw_cycle(PlainDlm& dlm) {
+  if (dlm.lock(new_name(), LKM_EXMODE) != 0) die("dlm lock");
+  if (dlm.convert(LKM_NLMODE) != 0 || dlm.unlock() != 0) die("dlm unlock");
+}
+
+void exclusive_open(const std::string& dir) {
+  const std::string path = dir + "/" + new_name();
+  const int fd = open(path.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666);
+  if (fd < 0) die("open");
+  close(fd);
+}
+
+void dlmfs_open(const std::string& path) {
+  const int fd = open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
+  if (fd < 0) die("dlmfs open");
+  close(fd);
+}
+
+struct Column {
+  const char* name;
+  std::vector<double> times;
+  std::function<double()> measure;
+};
+
+int local(int argc, char** argv) {
+  if (argc < 5) return 2;
+  const std::string dlmfs = argv[4];
+  const int rounds = argc > 5 ? std::atoi(argv[5]) : 5;
+  const int cycles = argc > 6 ? std::atoi(argv[6]) : 500;
+  const Served floor({argv[3]}, "");
+  const Served memory({argv[2], "-f", "memory:"}, "/default");
+  const Served dlm({argv[2], "-f", "dlm:"}, "/default");
+  PlainDlm raw(kSpace);
+  std::vector<Column> columns;
+  for (const Row& way : ways()) {
+    for (const auto& [name, dir] : {std::pair<const char*, std::string>{"floor", floor.dir},
+                                    {"memory:", memory.dir},
+                                    {"dlm: kept", dlm.dir}}) {
+      columns.push_back(
+          {name, {}, [&way, dir = dir, cycles] { return measure(way.way, dir, cycles, -1); }});
+    }
+  }
+  const size_t fresh = columns.size();
+  columns.push_back(
+      {"floor", {}, [&] { return per_cycle(cycles, [&] { exclusive_open(floor.dir); }); }});
+  columns.push_back({"raw libdlm", {}, [&] { return per_cycle(cycles, [&] { raw_cycle(raw); }); }});
+  columns.push_back(
+      {"dlm: fresh", {}, [&] { return per_cycle(cycles, [&] { exclusive_open(dlm.dir); }); }});
+  if (dlmfs != "-") {
+    columns.push_back({"dlmfs kept", {}, [&] {
+                         return per_cycle(cycles, [&] { dlmfs_open(dlmfs + "/kept"); });
+                       }});
+    columns.push_back({"dlmfs fresh", {}, [&] {
+                         return per_cycle(cycles, [&] { dlmfs_open(dlmfs + "/" + new_name()); });
+                       }});
+  }
+  for (int i = 0; i < rounds; ++i) {
+    for (Column& column : columns) column.times.push_back(column.measure());
+  }
+  std::printf("microseconds a cycle, median of %d rounds of %d in turn\n", rounds, cycles);
+  size_t at = 0;
+  for (const Row& way : ways()) {
+    const double base = median(columns[at].times);
+    const double mem = median(columns[at + 1].times);
+    const double kept = median(columns[at + 2].times);
+    std::printf("%-12s floor %.0f memory: %.0f dlm:, kept %.0f: %.2f of memory:\n", way.name, base,
+                mem, kept, kept / mem);
+    at += 3;
+  }
+  const double bound = 1.5 * median(columns[fresh + 1].times) + median(columns[fresh].times);
+  for (size_t i = fresh; i < columns.size(); ++i) {
+    std::printf("%-12s %.0f\n", columns[i].name, median(columns[i].times));
+  }
+  std::printf("dlm:, fresh, of 1.5 raw libdlm and the floor: %.2f\n",
+              median(columns[fresh + 2].times) / bound);
+  return 0;
+}
+
+// Each lets go when the other waits, and asks again: every grant is a hand-over.
+double turns(int count, const std::function<void()>& take,
+             const std::function<void()>& until_wanted, const std::function<void()>& give) {
+  take();
+  until_wanted();  // The other one is there.
+  const auto begin = Clock::now();
+  for (int i = 0; i < count; ++i) {
+    give();
+    take();
+    if (i + 1 < count) until_wanted();
+  }
+  const double each = micros(Clock::now() - begin) / (2.0 * count);
+  give();
+  return each;
+}
+
+double turns_raw(const std::string& space, int count) {
+  PlainDlm dlm(space);
+  return turns(
+      count,
+      [&] {
+        if (dlm.lock("turns", LKM_EXMODE) != 0) die("lock");
+      },
+      [&] { dlm.await_blocked(); },
+      [&] {
+        if (dlm.convert(LKM_NLMODE) != 0 || dlm.unlock() != 0) die("unlock");
+      });
+}
+
+double turns_mount(const std::string& file, int count) {
+  const int fd = open(file.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
+  const auto command = [&](const char* text) {
+    if (write(fd, text, std::strlen(text)) < 0) die(text);
+  };
+  return turns(
+      count, [&] { command("EX"); },
+      [&] {
+        pollfd wanted{fd, POLLPRI, 0};
+        while (poll(&wanted, 1, -1) == 1 && (wanted.revents & POLLPRI) == 0) continue;
+      },
+      [&] { command("UN"); });
+}
+
+double turns_dlmfs(const std::string& file, int count) {
+  int fd = -1;
+  return turns(
+      count,
+      [&] {
+        fd = open(file.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
+        if (fd < 0) die("dlmfs open");
+      },
+      [&] {
+        pollfd wanted{fd, POLLIN, 0};
+        poll(&wanted, 1, -1);
+      },
+      [&] { close(fd); });
+}
+
+int run(int argc, char** argv) {
+  const std::string what = argc > 1 ? argv[1] : "";
+  if (what == "local") return local(argc, argv);
+  if (what != "turns" || argc != 5) return 2;
+  const std::string how = argv[2];
+  const int count = std::atoi(argv[4]);
+  const double each = how == "raw"     ? turns_raw(argv[3], count)
+                      : how == "mount" ? turns_mount(argv[3], count)
+                                       : turns_dlmfs(argv[3], count);
+  std::printf("%s: %.0f us a hand-over\n", how.c_str(), each);
+  return 0;
+}
+
+}  // namespace
+}  // namespace lockfs::bench
+
+int main(int argc, char** argv) { return lockfs::bench::run(argc, argv); }
