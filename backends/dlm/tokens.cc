@@ -55,14 +55,15 @@ Tokens::Counter& Tokens::counter(const std::string& space, std::string_view name
 
 void Tokens::next(const std::string& space, std::string_view name, Given given) {
   Counter& from = counter(space, name);
-  if (from.here && !from.asking) return given(++from.last);
+  if (from.here && from.sure && !from.asking) return given(++from.last);
   from.waiting.push_back(std::move(given));
   if (from.asking) return;
+  from.asking = true;
+  if (from.here) return verbs_.ask_ring_sequence(from.no);
   if (from.no == LockNo::kNone) {
     from.no = verbs_.new_number();
     by_number_[from.no] = &from;
   }
-  from.asking = true;
   verbs_.acquire(from.no, from.space, from.resource, Mode::kEX, std::nullopt);
 }
 
@@ -78,15 +79,14 @@ bool Tokens::granted(LockNo no, Mode mode, const LockValue& value) {
     verbs_.acquire(no, counter.space, counter.resource, Mode::kEX, std::nullopt);
     return true;
   }
-  const uint64_t last = number_in(value);
-  if (!value.valid || last == 0) {
+  counter.last = number_in(value);
+  counter.sure = value.valid && counter.last != 0;
+  if (counter.sure) {
+    serve(counter);
+  } else {
     counter.asking = true;
-    counter.last = last;
     verbs_.ask_ring_sequence(no);
-    return true;
   }
-  counter.last = last;
-  serve(counter);
   return true;
 }
 
@@ -99,6 +99,7 @@ void Tokens::started(LockNo no, uint64_t ring_sequence) {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
   counter.last = std::max(counter.last, base(ring_sequence, static_cast<uint64_t>(ms)));
+  counter.sure = true;
   serve(counter);
 }
 
@@ -113,7 +114,9 @@ void Tokens::give_up(Counter& counter) {
   counter.here = false;
   counter.wanted = false;
   counter.asking = true;
-  verbs_.acquire(counter.no, counter.space, counter.resource, Mode::kNL, value_with(counter.last));
+  std::optional<LockValue> last;
+  if (counter.sure) last = value_with(counter.last);
+  verbs_.acquire(counter.no, counter.space, counter.resource, Mode::kNL, last);
 }
 
 void Tokens::hand_over(const std::string& space, std::string_view name) {
@@ -139,6 +142,7 @@ bool Tokens::refused(LockNo no) {
 
 void Tokens::fail(Counter& counter) {
   for (const Given& given : std::exchange(counter.waiting, {})) given(0);
+  if (counter.wanted) give_up(counter);
 }
 
 void Tokens::forget(const std::string& space) {

@@ -56,6 +56,7 @@ class Tokens {
     std::string space;
     std::string resource;
     bool here = false;    ///< Held in EX.
+    bool sure = false;    ///< `last` is no less than any token that was given.
     bool asking = false;  ///< A conversion, or the ring's sequence, is under way.
     bool wanted = false;  ///< By another node, since it is here.
     uint64_t last = 0;

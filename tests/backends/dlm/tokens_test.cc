@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT
+// Fencing tokens: they grow over hand-overs, deaths, and the end of all mounts.
+#include "backends/dlm/tokens.h"
+
+#include <gmock/gmock.h>
+
+#include <chrono>
+#include <optional>
+
+namespace lockfs::dlm {
+namespace {
+
+// One node, and the DLM as it is for its counters: what was asked for is answered by hand.
+class TokensTest : public testing::Test {
+ protected:
+  struct Asked {
+    LockNo no = LockNo::kNone;
+    std::string resource;
+    Mode mode = Mode::kNL;
+    std::optional<LockValue> write;
+  };
+  uint64_t token(const std::string& name) {
+    given_ = 0;
+    tokens_.next("default", name, [this](uint64_t token) {
+      given_ = token;
+      ++times_;
+    });
+    return given_;
+  }
+  Asked take() {
+    EXPECT_FALSE(asked_.empty());
+    const Asked first = asked_.front();
+    asked_.erase(asked_.begin());
+    return first;
+  }
+  void started(uint64_t ring) {
+    ASSERT_NE(started_, LockNo::kNone) << "it did not ask for the ring";
+    tokens_.started(std::exchange(started_, LockNo::kNone), ring);
+  }
+
+  uint64_t last_ = 0;
+  uint64_t given_ = 0;
+  int times_ = 0;
+  LockNo started_ = LockNo::kNone;
+  std::vector<Asked> asked_;
+  Tokens tokens_{{[this] { return LockNo{++last_}; },
+                  [this](LockNo no, const std::string&, const std::string& resource, Mode mode,
+                         const std::optional<LockValue>& write) {
+                    asked_.push_back({no, resource, mode, write});
+                  },
+                  [this](LockNo no) { started_ = no; }}};
+};
+
+TEST_F(TokensTest, ANewCounterBeginsAtTheClusterAndTheClock) {
+  EXPECT_EQ(token("a"), 0U);
+  const Asked ask = take();
+  EXPECT_EQ(ask.mode, Mode::kEX);
+  EXPECT_EQ(ask.resource.front(), '\0') << "no file can have that name";
+  EXPECT_TRUE(tokens_.granted(ask.no, Mode::kEX, {}));
+  EXPECT_EQ(times_, 0);
+  started(7);
+  EXPECT_EQ(times_, 1);
+  EXPECT_EQ(given_ >> 40, 7U);
+  const uint64_t first = given_;
+  EXPECT_EQ(token("a"), first + 1) << "while the counter is here it costs nothing";
+  EXPECT_THAT(asked_, testing::IsEmpty());
+}
+
+TEST_F(TokensTest, AHandOverTakesTheLastTokenAlong) {
+  token("a");
+  const Asked ask = take();
+  tokens_.granted(ask.no, Mode::kEX, {});
+  started(7);
+  const uint64_t last = token("a");
+  EXPECT_TRUE(tokens_.blocking(ask.no));
+  const Asked back = take();
+  EXPECT_EQ(back.mode, Mode::kNL);
+  ASSERT_TRUE(back.write);
+  tokens_.granted(back.no, Mode::kNL, {});
+  token("a");
+  tokens_.granted(take().no, Mode::kEX, *back.write);
+  EXPECT_EQ(given_, last + 1);
+  EXPECT_EQ(started_, LockNo::kNone);
+}
+
+TEST_F(TokensTest, AValueThatADeathMadeInvalidIsPassedByTheRing) {
+  token("a");
+  LockValue old;
+  old.bytes = {1, 0, 0, 0, 0, 7};
+  old.valid = false;
+  tokens_.granted(take().no, Mode::kEX, old);
+  EXPECT_EQ(times_, 0);
+  started(8);
+  EXPECT_EQ(given_ >> 40, 8U);
+}
+
+TEST_F(TokensTest, WhoWaitsIsServedBeforeTheCounterGoes) {
+  token("a");
+  const Asked ask = take();
+  tokens_.next("default", "a", [this](uint64_t) { ++times_; });
+  EXPECT_TRUE(tokens_.blocking(ask.no)) << "it comes early";
+  tokens_.granted(ask.no, Mode::kEX, {});
+  started(7);
+  EXPECT_EQ(times_, 2);
+  EXPECT_EQ(take().mode, Mode::kNL);
+}
+
+TEST_F(TokensTest, WhoAsksWhileItGoesHasItBackAfter) {
+  token("a");
+  const Asked ask = take();
+  tokens_.granted(ask.no, Mode::kEX, {});
+  started(7);
+  tokens_.blocking(ask.no);
+  const Asked back = take();
+  times_ = 0;
+  EXPECT_EQ(token("a"), 0U);
+  EXPECT_THAT(asked_, testing::IsEmpty()) << "one conversion at a time";
+  tokens_.granted(back.no, Mode::kNL, {});
+  const Asked again = take();
+  EXPECT_EQ(again.mode, Mode::kEX);
+  tokens_.granted(again.no, Mode::kEX, *back.write);
+  EXPECT_EQ(times_, 1);
+}
+
+TEST_F(TokensTest, OutOfReachThereIsNone) {
+  token("a");
+  EXPECT_TRUE(tokens_.refused(take().no));
+  EXPECT_EQ(times_, 1);
+  EXPECT_EQ(given_, 0U);
+  token("a");
+  tokens_.granted(take().no, Mode::kEX, {});
+  started(0);
+  EXPECT_EQ(times_, 2);
+  EXPECT_EQ(given_, 0U);
+  EXPECT_EQ(token("a"), 0U) << "nor later, before corosync has told";
+  EXPECT_EQ(times_, 2);
+  started(9);
+  EXPECT_EQ(given_ >> 40, 9U);
+  token("other, on another counter");
+  tokens_.forget("default");
+  EXPECT_EQ(times_, 4);
+  EXPECT_EQ(given_, 0U);
+}
+
+TEST_F(TokensTest, WhatIsNoCounterIsLeftAlone) {
+  EXPECT_FALSE(tokens_.granted(LockNo{99}, Mode::kEX, {}));
+  EXPECT_FALSE(tokens_.refused(LockNo{99}));
+  EXPECT_FALSE(tokens_.blocking(LockNo{99}));
+  tokens_.started(LockNo{99}, 1);
+}
+
+TEST(TokenBase, GrowsWithTheRingThenWithTime) {
+  constexpr uint64_t kNow = 1795000000000;  // In 2026.
+  EXPECT_GT(Tokens::base(8, kNow), Tokens::base(4, kNow + 1000ULL * 3600 * 24 * 365));
+  EXPECT_GT(Tokens::base(4, kNow + 1), Tokens::base(4, kNow));
+  EXPECT_GT(Tokens::base(4, 0), Tokens::base(0, kNow));
+}
+
+}  // namespace
+}  // namespace lockfs::dlm

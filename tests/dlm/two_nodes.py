@@ -1,0 +1,332 @@
+#!/usr/bin/env python3
+"""two_nodes.py LOCKFS [SCENARIO...]: the dlm: backend on two nodes, A (node 1) and B (node 2), in each way that one
+of them can leave the other alone. Fencing is off: what a frozen node may do is shown, not prevented."""
+
+import statistics
+import sys
+import time
+
+from lib import check, eventually, run
+
+MODES = ("NL", "CR", "CW", "PR", "PW", "EX")
+# A row is what is held, a column what is wanted; from the manual of the DLM.
+COMPATIBLE = {
+    "NL": "NL CR CW PR PW EX",
+    "CR": "NL CR CW PR PW",
+    "CW": "NL CR CW",
+    "PR": "NL CR PR",
+    "PW": "NL CR",
+    "EX": "NL",
+}
+A, B = 1, 2
+STAMP = "00112233445566778899aabbccddeeff" * 2
+
+
+def storm(world, actors_each, rounds):
+    """All nodes count in the value block of one lock; also three_nodes.py."""
+    mounts = world.mounts()
+    keeper = world.actor(mounts[0], "storm")  # a value block lives as long as somebody has the lock, if only in NL
+    actors = [world.actor(mount, "storm") for mount in mounts for _ in range(actors_each)]
+    keeper.take("NL")
+    for actor in actors:
+        actor.ready()
+    began = time.monotonic()
+    for actor in actors:
+        actor.tell(f"storm {rounds}")
+    grants = []
+    for actor in actors:
+        node = actor.node.number
+        grants += [(*grant, node) for grant in actor.expect("stormed", 240)["grants"]]
+    took = time.monotonic() - began
+    grants.sort()
+    counters, tokens, nodes = zip(*grants)
+    total = len(actors) * rounds
+    wrong = [counter for at, counter in enumerate(counters, 1) if counter != at]
+    check(not wrong, f"{total} grants, each counts on from the one before: {len(set(counters))} counters, first wrong "
+                     f"{wrong[:3]}, last {counters[-1]}")
+    check(all(before < after for before, after in zip(tokens, tokens[1:])), "tokens rise with the counter")
+    check(int.from_bytes(bytes.fromhex(value_of(keeper, "EX")), "little") == total, "the keeper reads the last counter")
+    moves = sum(before != after for before, after in zip(nodes, nodes[1:]))
+    return f"{total} grants by {len(actors)} processes in {took:.1f} s, {moves} of them to another node; tokens rise"
+
+
+def value_of(actor, mode):
+    actor.take(mode)
+    said = actor.ask("value")
+    check(said["is"] == "value", f"node {actor.node.number}: the value block can be read: {said}")
+    return said["value"]
+
+
+def exclusion(world):
+    return storm(world, 2, 60)
+
+
+def modes(world):
+    a, b = (world.actor(mount, "modes") for mount in world.mounts())
+    for held in MODES:
+        a.take(held)
+        results = b.ask("tries " + " ".join(MODES))["results"]
+        for wanted in MODES:
+            right = "granted" if wanted in COMPATIBLE[held].split() else "EAGAIN"
+            check(results[wanted] == right, f"{wanted} while A holds {held}: {results[wanted]}, not {right}")
+        a.release()
+    return "36 pairs answer as the DLM's table says"
+
+
+def hand_over(world):
+    a, b = (world.actor(mount, "over") for mount in world.mounts())
+    a.tell("serve 7000")
+    a.expect("serving")
+    b.tell(f"measure 50 10.77.0.{A} 7000")
+    said = b.expect("measured", 120)
+    micros = sorted(said["micros"])
+    return (f"p50 {statistics.median(micros) / 1000:.1f} ms, p90 {micros[44] / 1000:.1f}, max {micros[-1] / 1000:.1f}; "
+            f"a round trip of UDP {said['trip'] / 1000:.1f} ms")
+
+
+def who_holds_it(world):
+    on_a, on_b = world.mounts()
+    a, b = world.actor(on_a, "who"), world.actor(on_b, "who")
+    a.take('EX note="nightly run"')
+    status, text, took = on_b.see("who")
+    comm = a.ready()["comm"]  # python3.11 or the like: quoted
+    for line in ("host: node1", f"pid: {a.pid}", f'comm: "{comm}"', 'note: "nightly run"', "mode: EX"):
+        check(status == 0 and line in text, f"the picture on B has '{line}':\n{text}")
+    names = on_b.names()
+    check(names == ["who"], f"ls on B lists it: {names}")
+    b.tell("write EX")
+
+    def shown():
+        text = on_a.see("who")[1]
+        return "waiters_total: 1" in text and "host: node2" in text and f"pid: {b.pid}" in text
+
+    began = time.monotonic()
+    eventually(shown, "the waiter on B is shown on A", 10)
+    waited = time.monotonic() - began
+    a.release()
+    b.expect("granted")
+    b.release()
+    eventually(lambda: on_a.see("who")[0] != 0 and on_b.see("who")[0] != 0, "a free lock has no picture", 15)
+    return f"picture on the other node in {took:.2f} s, a waiter of the other node within {waited:.2f} s"
+
+
+def waits_end(world):
+    on_a, on_b = world.mounts()
+    a, timed, killed, interrupted = (world.actor(mount, "waits") for mount in (on_a, on_b, on_b, on_b))
+    first = a.take("EX")["token"]
+    for mode in ("EX", "PR"):
+        _, late = timed.fails(f"write {mode} timeout=300ms", "ETIMEDOUT")
+    check(late >= 0.3, "a timeout is no less than it was told")
+    for actor in (killed, interrupted):
+        actor.tell("write EX")
+
+    def waiting(number):
+        return lambda: f"waiters_total: {number}\n" in on_b.see("waits")[1]
+
+    eventually(waiting(2), "two wait on B")
+    killed.signal("KILL")
+    eventually(waiting(1), "a killed waiter is gone")
+    interrupted.signal("INT")
+    said = interrupted.expect("refused", 5)
+    check(said["errno"] == "EINTR", f"SIGINT ends a wait: {said}")
+    eventually(waiting(0), "nobody waits on B")
+    a.release()
+    began = time.monotonic()
+    second = timed.take("EX timeout=5s")["token"]
+    took = time.monotonic() - began
+    timed.release()
+    check(a.take("EX timeout=5s")["token"] > second > first, "tokens rise")
+    return f"300ms ended after {late * 1000:.0f} ms; after kill and SIGINT B has it in {took:.2f} s"
+
+
+def daemon_killed(world):
+    on_a, on_b = world.mounts()
+    a, b = world.actor(on_a, "daemon"), world.actor(on_b, "daemon")
+    first = a.take("EX")["token"]
+    b.tell("write EX")
+    eventually(lambda: "waiters_total: 1" in on_b.see("daemon")[1], "B waits")
+    began = time.monotonic()
+    world[A].sh(f"kill -9 {on_a.daemon()}")
+    second = b.expect("granted")["token"]
+    took = time.monotonic() - began
+    check(took < 2, f"B has it within 2 s, not {took:.1f}")
+    on_a.unmount(lazily=True)
+    on_a.mount()
+    again = world.actor(on_a, "daemon")
+    again.fails("write EX try", "EAGAIN")
+    b.release()
+    third = again.take("EX timeout=10s")["token"]
+    check(first < second < third, f"tokens rise: {first} {second} {third}")
+    return f"B has it after {took:.2f} s; A mounts and locks again"
+
+
+def holder_killed(world):
+    on_a, on_b = world.mounts()
+    b, times = world.actor(on_b, "holder"), []
+    for _ in range(3):
+        a = world.actor(on_a, "holder")
+        a.take("EX")
+        b.tell("write EX")
+        eventually(lambda: "waiters_total: 1" in on_b.see("holder")[1], "B waits")
+        began = time.monotonic()
+        a.signal("KILL")
+        b.expect("granted")
+        times.append(time.monotonic() - began)
+        b.release()
+    check(max(times) < 1, f"B has it within 1 s: {times}")
+    return f"B has it after {max(times):.2f} s at most"
+
+
+def machine_killed(world):
+    """A dies with what it wrote: B is told that the value block is not to be trusted. Then A comes back."""
+    on_a, on_b = world.mounts()
+    a, b = world.actor(on_a, "machine"), world.actor(on_b, "machine")
+    b.take("EX")
+    check(b.ask("set " + "11" * 32)["is"] == "set", "the first value is written")
+    b.take("NL")
+    first = a.take("EX")["token"]
+    check(a.ask("set " + STAMP)["is"] == "set", "the value that gets lost is written")
+    b.tell("write EX")
+    eventually(lambda: "waiters_total: 1" in on_b.see("machine")[1], "B waits")
+    began = time.monotonic()
+    world[A].kill()
+    second = b.expect("granted")["token"]
+    took = time.monotonic() - began
+    check(second > first, f"tokens rise: {first} {second}")
+    b.fails("value", "ENODATA")
+    picture = on_b.see("machine")[1]
+    check("value_block: invalid" in picture, f"the picture says that the value block is invalid:\n{picture}")
+    check(b.ask("set " + STAMP)["is"] == "set", "it is written anew")
+    check(b.ask("value").get("value") == STAMP, "and reads back")
+    check("value_block" not in on_b.see("machine")[1], "and is valid")
+    rejoined(world, on_b, b, "machine", second)
+    return f"B has it {took:.1f} s after the power cut, ENODATA until it writes; A comes back and locks"
+
+
+def rejoined(world, on_b, b, name, token):
+    """A is started anew, sees what B holds, and takes it in its turn."""
+    world[A].restart()
+    world.cluster.await_members(A, B)
+    on_a = world.mount(A)
+    a = world.actor(on_a, name)
+    a.fails("write EX try", "EAGAIN")
+    check(name in on_a.names(), "A sees the lock that B holds")
+    check("host: node2" in on_a.see(name)[1], "A sees who holds it")
+    b.release()
+    later = a.take("EX timeout=10s")["token"]
+    check(later > token, f"tokens rise: {token} {later}")
+    return a
+
+
+def machine_killed_before_the_other_read(world):
+    """As before, but B had nothing of the lock: what A wrote is lost, and B may not take zeros for it."""
+    on_a, on_b = world.mounts()
+    a, b = world.actor(on_a, "unread"), world.actor(on_b, "unread")
+    first = a.take("EX")["token"]
+    check(a.ask("set " + STAMP)["is"] == "set", "the value that gets lost is written")
+    b.tell("write EX")
+    eventually(lambda: "waiters_total: 1" in on_b.see("unread")[1], "B waits")
+    world[A].kill()
+    check(b.expect("granted")["token"] > first, "tokens rise")
+    said = b.ask("value")
+    world[A].restart()
+    world.cluster.await_members(A, B)
+    check(said.get("errno") == "ENODATA", f"the value is lost, and so it says: {said}")
+    return "ENODATA"
+
+
+def node_leaves(world):
+    on_a, on_b = world.mounts()
+    check("lockfs_default" in world.lockspaces(A), "A is in the lockspace")
+    b = world.actor(on_b, "leave")
+    b.take("EX")
+    began = time.monotonic()
+    on_a.unmount()
+    eventually(lambda: "lockfs_default" not in world.lockspaces(A), "A has left the lockspace", 15)
+    took = time.monotonic() - began
+    b.release()
+    first = b.take("EX timeout=5s")["token"]
+    on_a.mount()
+    a = world.actor(on_a, "leave")
+    a.fails("write EX try", "EAGAIN")
+    b.release()
+    check(a.take("EX timeout=10s")["token"] > first, "tokens rise")
+    b.fails("write EX try", "EAGAIN")
+    return f"A is out {took:.2f} s after umount; B goes on; A comes again"
+
+
+def lockspaces(world):
+    mounts = on_a, on_b = world.mounts()
+    for mount in mounts:
+        status, words = mount.node.hr(f"mkdir {mount.point}/extra")
+        check(status == 0, f"mkdir on node {mount.node.number}: {words}")
+    a, b = world.actor(on_a, "x", "extra"), world.actor(on_b, "x", "extra")
+    a.take("EX")
+    b.fails("write EX try", "EAGAIN")
+    remove = f"rmdir {on_a.point}/extra"
+    status, words = world[A].hr(remove)
+    check(status != 0 and "busy" in words, f"rmdir with a held lock inside is EBUSY: {status} {words}")
+    check("lockfs_extra" in world.lockspaces(A), "the lockspace is there")
+    a.release()
+    b.take("EX timeout=5s")
+    b.release()
+    for actor in (a, b):
+        actor.signal("KILL")
+    for mount in mounts:
+        number, removed = mount.node.number, f"rmdir {mount.point}/extra"
+        eventually(lambda m=mount, c=removed: m.node.hr(c)[0] == 0, f"node {number} removes it after the release", 10)
+        eventually(lambda n=number: "lockfs_extra" not in world.lockspaces(n), f"node {number} has left it", 10)
+    return "EBUSY while it is used; gone from dlm_tool ls after rmdir"
+
+
+def controld_killed(world):
+    """A's lockspaces stop, B takes over: A's holder must know first."""
+    on_a, on_b = world.mounts()
+    a, b = world.actor(on_a, "controld"), world.actor(on_b, "controld")
+    other = world.actor(on_a, "other")
+    other.ready()
+    first = a.take("EX")["token"]
+    b.tell("write EX")
+    eventually(lambda: "waiters_total: 1" in on_b.see("controld")[1], "B waits")
+    killed = world[A].send("killall -9 dlm_controld")
+    told, granted = world.first_of([a, b], 30)
+    world[A].result(killed)
+    check(told and told[1]["is"] == "lost", f"A's holder is told: {told}")
+    check(granted and granted[1]["is"] == "granted", f"B gets the lock: {granted}")
+    check(told[0] < granted[0], f"A is told ({told[0]:.2f} s) before B has it ({granted[0]:.2f} s)")
+    check(granted[1]["token"] > first, "tokens rise")
+    a.fails("write EX try", "ESTALE")
+    late = [other.fails(f"write EX {how}", "EHOSTUNREACH")[1] for how in ("try", "timeout=10s")]
+    _, _, seen = on_a.see("controld")
+    check(seen < 3, f"a reader on A gets an answer, after {seen:.1f} s")
+    rejoined(world, on_b, b, "controld", granted[1]["token"])
+    return (f"A is told after {told[0]:.2f} s, B has it after {granted[0]:.2f} s; requests on A fail within "
+            f"{max(late):.2f} s; after a restart A locks again")
+
+
+def machine_frozen(world):
+    """Nothing can be told to a frozen machine: two believe that they hold it until it is told, and tokens decide."""
+    on_a, on_b = world.mounts()
+    a, b = world.actor(on_a, "frozen"), world.actor(on_b, "frozen")
+    first = a.take("EX")["token"]
+    b.tell("write EX")
+    eventually(lambda: "waiters_total: 1" in on_b.see("frozen")[1], "B waits")
+    began = time.monotonic()
+    world[A].freeze()
+    second = b.expect("granted")["token"]
+    took = time.monotonic() - began
+    check(second > first, f"tokens rise: {first} {second}")
+    world[A].thaw()
+    thawed = time.monotonic()
+    a.expect("lost", 60)
+    told = time.monotonic() - thawed
+    a.fails("write EX try", "ESTALE")
+    rejoined(world, on_b, b, "frozen", second)
+    return f"B has it {took:.1f} s after the freeze; A's holder is told {told:.2f} s after the thaw"
+
+
+SCENARIOS = (exclusion, modes, hand_over, who_holds_it, waits_end, daemon_killed, holder_killed, machine_killed,
+             machine_killed_before_the_other_read, node_leaves, lockspaces, controld_killed, machine_frozen)
+
+if __name__ == "__main__":
+    sys.exit(run(SCENARIOS, nodes=2, token=1000))
