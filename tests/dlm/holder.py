@@ -8,6 +8,8 @@ answers each with a line of JSON to the FIFO DIR/out. Unasked it says {"is": "lo
     storm ROUNDS         EX, counter + 1 in the value block, UN; stormed: [counter, token] of each round
     serve PORT           obeys a `measure` on another node
     measure ROUNDS HOST PORT   measured: microseconds from the other's release to our grant, and a round trip
+    report HOST PORT     reporting: when the lock is lost it also tells a `listen` on another node,
+    listen PORT          which says heard, and at what time of its own clock
 
 Each line is one command: nothing here waits but for the lock itself.
 """
@@ -31,7 +33,7 @@ class Actor:
         self.commands = os.open(f"{folder}/in", os.O_RDWR)
         self.answers = os.open(f"{folder}/out", os.O_RDWR)
         self.lock = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-        self.watching = False
+        self.watching, self.reporting = False, None
         self.say(kind="ready", pid=os.getpid(), comm=open("/proc/self/comm").read().strip())
 
     def say(self, kind, **what):
@@ -47,6 +49,8 @@ class Actor:
             for fd, events in poll.poll():
                 if fd == self.lock:
                     self.watching = False
+                    if self.reporting:
+                        self.reporting.send(b"lost")
                     self.say("lost", events=events)
                     continue
                 lines += os.read(self.commands, 4096)
@@ -69,10 +73,10 @@ class Actor:
     def do_write(self, command):
         began = time.monotonic()
         os.write(self.lock, command.encode())
-        took = time.monotonic() - began
+        now = time.monotonic()
         released = command.startswith("UN")
         self.watching = not released
-        self.say("granted", token=0 if released else self.token(), seconds=took)
+        self.say("granted", token=0 if released else self.token(), seconds=now - began, at=now)
 
     def do_tries(self, modes):
         results = {}
@@ -103,9 +107,18 @@ class Actor:
             grants.append((counter, token))
         self.say("stormed", grants=grants)
 
+    def do_report(self, to):
+        self.reporting = udp(to)
+        self.say("reporting")
+
+    def do_listen(self, port):
+        link = udp(port)
+        self.say("listening")
+        link.recv(64)
+        self.say("heard", at=time.monotonic())
+
     def do_serve(self, port):
-        link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        link.bind(("0.0.0.0", int(port)))
+        link = udp(port)
         self.say("serving")
         while True:
             request, peer = link.recvfrom(64)
@@ -124,9 +137,8 @@ class Actor:
         self.say("served")
 
     def do_measure(self, arguments):
-        rounds, host, port = arguments.split()
-        link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        link.connect((host, int(port)))
+        rounds, _, to = arguments.partition(" ")
+        link = udp(to)
 
         def ask(what):
             began = time.monotonic()
@@ -150,6 +162,14 @@ class Actor:
         link.send(b"end")
         trip = trips[len(trips) // 2]
         self.say("measured", micros=[(took - trip / 2) * 1e6 for took in times], trip=trip * 1e6)
+
+
+def udp(where):
+    """A socket at PORT, or one that speaks to HOST PORT."""
+    link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    *host, port = where.split()
+    link.connect((host[0], int(port))) if host else link.bind(("0.0.0.0", int(port)))
+    return link
 
 
 def interrupted(*_):

@@ -200,9 +200,9 @@ class World:
         """What each node has to say after a failure."""
         commands = (
             f"tail -n 12 /tmp/{self.scenario}.log",
-            "dmesg | grep -v random: | tail -n 12",
+            "dmesg | tail -n 12",
             "dlm_tool ls",
-            "dlm_tool lockdump lockfs_default | head -n 12",
+            "cd /sys/kernel/dlm && for s in *; do echo $s; dlm_tool lockdump $s | head -n 12; done",
             "tail -n 12 /var/log/dlm_controld.log",
         )
         for number, node in self.cluster.nodes.items():
@@ -244,7 +244,8 @@ def run(scenarios, nodes, **options):
     binary = TOP / f"build/try/lockfs-{os.getpid()}"
     binary.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(sys.argv[1], binary)
-    chosen = [scenario for scenario in scenarios if not sys.argv[2:] or scenario.__name__ in sys.argv[2:]]
+    known = {scenario.__name__: scenario for scenario in scenarios}
+    chosen = [known[name] for name in sys.argv[2:] or known]
     began = time.monotonic()
     try:
         with Cluster(nodes, **options) as cluster:
