@@ -75,6 +75,7 @@ void LockTable::value(ClaimId id, const LockValue& value) {
   const Claim* claim = claims_.find(id);
   if (claim == nullptr) return;
   Lock& lock = *claim->lock;
+  if (!lock.lvb && !lock.lvb_lost && value.valid && value.bytes == LockValue().bytes) return;
   if (!lock.lvb) lock.lvb = std::make_unique<std::array<uint8_t, 32>>();
   *lock.lvb = value.bytes;
   lock.lvb_lost = !value.valid;

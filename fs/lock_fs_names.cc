@@ -164,6 +164,7 @@ void LockFs::mkdir(fuse_req_t req, NodeId parent, const char* name, mode_t mode)
       return void(fuse_reply_entry(req, &entry));
     }
     if (made != nullptr) table_.leave_lockspace(*made, false, [](LockErrc /*result*/) {});
+    if (result == LockErrc::kOk) result = LockErrc::kNotFound;  // Removed again meanwhile.
     fuse_reply_err(req, to_errno(result == LockErrc::kTimedOut ? LockErrc::kUnreachable : result));
   });
 }

@@ -9,6 +9,7 @@
 #include <charconv>
 #include <fstream>
 #include <sstream>
+#include <utility>
 
 #include "backends/dlm/libdlm.h"
 
@@ -35,31 +36,21 @@ bool kernel_has_dlm() {
   return false;
 }
 
-struct Ring {
-  bool told = false;
-  bool quorate = false;
-  uint64_t sequence = 0;
-};
-
-// Asks corosync on a connection of its own.
-std::optional<Ring> ask_corosync() {
+// A connection to corosync that notes in `ring` what it is told; 0 when there is none.
+quorum_handle_t connect_quorum(Ring* ring) {
   quorum_callbacks_t callbacks{};
-  callbacks.quorum_notify_fn = [](quorum_handle_t handle, uint32_t quorate, uint64_t ring_seq,
+  callbacks.quorum_notify_fn = [](quorum_handle_t handle, uint32_t quorate, uint64_t sequence,
                                   uint32_t /*entries*/, uint32_t* /*list*/) {
     const void* context = nullptr;
     if (quorum_context_get(handle, &context) != CS_OK) return;
-    *static_cast<Ring*>(const_cast<void*>(context)) = {true, quorate != 0, ring_seq};
+    *static_cast<Ring*>(const_cast<void*>(context)) = {true, quorate != 0, sequence};
   };
   quorum_handle_t handle = 0;
   uint32_t type = 0;
-  if (quorum_initialize(&handle, &callbacks, &type) != CS_OK) return std::nullopt;
-  Ring ring;
-  if (quorum_context_set(handle, &ring) == CS_OK &&
-      quorum_trackstart(handle, CS_TRACK_CURRENT) == CS_OK) {
-    quorum_dispatch(handle, CS_DISPATCH_ONE);
-  }
+  if (quorum_initialize(&handle, &callbacks, &type) != CS_OK) return 0;
+  if (quorum_context_set(handle, ring) == CS_OK) return handle;
   quorum_finalize(handle);
-  return ring.told ? std::optional(ring) : std::nullopt;
+  return 0;
 }
 
 }  // namespace
@@ -75,18 +66,28 @@ std::optional<std::string> what_is_missing() {
     return "there is no /dev/misc/dlm-control, which udev makes by the rules of libdlm3: "
            "udevadm trigger, or in a container give it /dev/misc";
   }
-  const auto ring = ask_corosync();
-  if (!ring) return "corosync does not answer: systemctl start corosync, then dlm";
-  if (!ring->quorate) {
+  RingSequence ring;
+  if (!ring.ask()) return "corosync does not answer: systemctl start corosync, then dlm";
+  if (!ring.quorate()) {
     return "the cluster has no quorum, so nobody may be granted a lock: see corosync-quorumtool -s";
   }
   if (ControldWatch().fd() < 0) return "dlm_controld is not running: systemctl start dlm";
   return std::nullopt;
 }
 
-std::optional<uint64_t> ring_sequence() {
-  const auto ring = ask_corosync();
-  return ring ? std::optional(ring->sequence) : std::nullopt;
+RingSequence::~RingSequence() {
+  if (handle_ != 0) quorum_finalize(handle_);
+}
+
+std::optional<uint64_t> RingSequence::ask() {
+  if (handle_ == 0) handle_ = connect_quorum(&ring_);
+  ring_.told = false;
+  if (handle_ != 0 && quorum_trackstart(handle_, CS_TRACK_CURRENT) == CS_OK) {
+    quorum_dispatch(handle_, CS_DISPATCH_ONE);
+  }
+  if (ring_.told) return ring_.sequence;
+  if (handle_ != 0) quorum_finalize(std::exchange(handle_, 0));
+  return std::nullopt;
 }
 
 bool fencing_is_off() {
@@ -95,17 +96,9 @@ bool fencing_is_off() {
          config.find("enable_fencing=0") != std::string::npos;
 }
 
-QuorumWatch::QuorumWatch() {
-  quorum_callbacks_t callbacks{};
-  callbacks.quorum_notify_fn = [](quorum_handle_t handle, uint32_t quorate, uint64_t /*ring_seq*/,
-                                  uint32_t /*entries*/, uint32_t* /*list*/) {
-    const void* context = nullptr;
-    if (quorum_context_get(handle, &context) != CS_OK) return;
-    *static_cast<bool*>(const_cast<void*>(context)) = quorate != 0;
-  };
-  uint32_t type = 0;
-  if (quorum_initialize(&handle_, &callbacks, &type) != CS_OK) return;
-  if (quorum_context_set(handle_, &quorate_) != CS_OK || quorum_fd_get(handle_, &fd_) != CS_OK ||
+QuorumWatch::QuorumWatch() : handle_(connect_quorum(&ring_)) {
+  if (handle_ == 0) return;
+  if (quorum_fd_get(handle_, &fd_) != CS_OK ||
       quorum_trackstart(handle_, CS_TRACK_CURRENT | CS_TRACK_CHANGES) != CS_OK) {
     quorum_finalize(handle_);
     fd_ = -1;

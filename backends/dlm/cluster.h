@@ -10,10 +10,30 @@ namespace lockfs::dlm {
 /// the kernel's DLM, the right to use it, corosync with quorum, dlm_controld. Asks them all once.
 std::optional<std::string> what_is_missing();
 
-/// The sequence number of the cluster's present membership: it grows with each change, on all
-/// nodes alike, and corosync keeps it over its own restarts. Waits for corosync; nullopt when it
-/// does not answer.
-std::optional<uint64_t> ring_sequence();
+/// What corosync says of the cluster's present membership.
+struct Ring {
+  bool told = false;
+  bool quorate = false;
+  uint64_t sequence = 0;
+};
+
+/// The sequence number of the cluster's present membership: it grows with each change, by four, on
+/// all nodes alike, and corosync keeps it over its own restarts.
+class RingSequence {
+ public:
+  RingSequence() = default;
+  ~RingSequence();
+  RingSequence(const RingSequence&) = delete;
+  RingSequence& operator=(const RingSequence&) = delete;
+  /// As it is now. Waits for corosync; nullopt when that does not answer.
+  std::optional<uint64_t> ask();
+  /// When it was last asked.
+  bool quorate() const { return ring_.quorate; }
+
+ private:
+  uint64_t handle_ = 0;
+  Ring ring_;
+};
 
 /// Whether dlm_controld was told not to fence: then a node that is cut off goes on as if it still
 /// held what others are granted meanwhile.
@@ -31,12 +51,12 @@ class QuorumWatch {
   int fd() const { return fd_; }
   /// Takes what there is. False when corosync has gone.
   bool take();
-  bool quorate() const { return quorate_; }
+  bool quorate() const { return ring_.quorate; }
 
  private:
+  Ring ring_;
   uint64_t handle_ = 0;
   int fd_ = -1;
-  bool quorate_ = false;
 };
 
 /// Tells of the end of dlm_controld: its connection, which can be read when it has ended. The

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
+// The life of the backend: its threads, the lockspaces, the cluster's state.
 #include "backends/dlm/dlm_backend.h"
 
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <array>
 #include <utility>
 
 namespace lockfs {
@@ -60,13 +62,14 @@ DlmBackend::DlmBackend(EventLoop& loop, std::string prefix)
       tokens_({[this] { return LockNo{++last_number_}; },
                [this](LockNo no, const std::string& space, const std::string& resource, Mode mode,
                       const std::optional<LockValue>& write) {
-                 kernel_thread_.post([this, no, name = dlm_name(space), resource, mode, write] {
-                   kernel_->acquire(no, name, resource, mode, false, write);
+                 if (broken_) return;
+                 kernel_thread_.post([this, no, space, resource, mode, write] {
+                   kernel_->acquire(no, space, resource, mode, false, write);
                  });
                },
                [this](LockNo no) {
-                 kernel_thread_.post([this, no] {
-                   const uint64_t ring = dlm::ring_sequence().value_or(0);
+                 group_thread_.post([this, no] {
+                   const uint64_t ring = ring_.ask().value_or(0);
                    outlet_->post([this, no, ring] { tokens_.started(no, ring); });
                  });
                }}),
@@ -83,19 +86,25 @@ DlmBackend::DlmBackend(EventLoop& loop, std::string prefix)
   traits_.max_lockspace_bytes = DLM_LOCKSPACE_LEN - 1 - prefix_.size();
 }
 
+// All is released in order, so that value blocks and counters stay valid for the others.
 DlmBackend::~DlmBackend() {
   outlet_->close();
+  for (auto& [name, space] : spaces_) drop_all(space);
+  tokens_.leave_all();
   loop_.timers.cancel(expiry_);
-  for (const auto& [key, resource] : resources_) loop_.timers.cancel(resource.patience);
   for (const auto& [number, question] : questions_) loop_.timers.cancel(question.timer);
   group_thread_.post([this] {
-    EventLoop& events = group_thread_.loop();
-    if (controld_ && controld_->fd() >= 0) events.unwatch(controld_->fd());
-    if (quorum_watch_ && quorum_watch_->fd() >= 0) events.unwatch(quorum_watch_->fd());
+    EventLoop& loop = group_thread_.loop();
+    if (controld_ && controld_->fd() >= 0) loop.unwatch(controld_->fd());
+    if (quorum_watch_ && quorum_watch_->fd() >= 0) loop.unwatch(quorum_watch_->fd());
     group_.reset();
   });
-  kernel_thread_.post([this, leave = !broken_] {
-    if (kernel_ && leave) kernel_->leave_all();
+  if (broken_) {
+    static_cast<void>(kernel_.release());  // To close it would wait for ever; the kernel will.
+    return;
+  }
+  kernel_thread_.post([this] {
+    if (kernel_) kernel_->leave_all();
     kernel_.reset();
   });
 }
@@ -151,355 +160,58 @@ void DlmBackend::quorum(bool quorate, bool unfenced) {
   }
 }
 
+DlmBackend::Space& DlmBackend::space_of(std::string_view lockspace) {
+  const auto [found, fresh] = spaces_.try_emplace(prefix_ + std::string(lockspace));
+  if (fresh) found->second.name = found->first;
+  return found->second;
+}
+
 void DlmBackend::join(QueryId query, std::string_view lockspace, mode_t mode) {
-  const std::string space(lockspace);
-  groups_[space];
-  kernel_thread_.post([this, query, space, mode] {
-    const auto failure = kernel_->join(dlm_name(space), mode);
+  const std::string name = space_of(lockspace).name;
+  kernel_thread_.post([this, query, name, mode] {
+    const auto failure = kernel_->join(name, mode);
     if (failure) spdlog::error("dlm: {}", failure->words);
     const LockErrc result = failure ? failure->why : LockErrc::kOk;
     outlet_->post([this, query, result] { events_->answered(query, result, {}); });
   });
-  group_thread_.post([this, space] { group_->join(space); });
+  group_thread_.post([this, name] { group_->join(name); });
 }
 
 void DlmBackend::leave(QueryId query, std::string_view lockspace, bool force) {
-  const std::string space(lockspace);
-  std::vector<Resource*> left;
-  for (auto& [key, resource] : resources_) {
-    if (resource.space == space) left.push_back(&resource);
-  }
-  for (Resource* resource : left) drop(*resource);
-  tokens_.forget(space);
-  kernel_thread_.post([this, query, space, force] {
-    const LockErrc result = kernel_->leave(dlm_name(space), force);
-    outlet_->post([this, query, space, result] {
-      if (result != LockErrc::kBusy) {
-        groups_.erase(space);
-        group_thread_.post([this, space] { group_->leave(space); });
+  Space& space = space_of(lockspace);
+  const std::string name = space.name;
+  space.left = true;
+  drop_all(space);
+  tokens_.leave(name);
+  forget_group(space);
+  spaces_.erase(name);
+  group_thread_.post([this, name] { group_->leave(name); });
+  kernel_thread_.post([this, query, lockspace = std::string(lockspace), name, force] {
+    const LockErrc result = kernel_->leave(name, force);
+    outlet_->post([this, query, lockspace, name, result] {
+      if (result == LockErrc::kBusy) {
+        space_of(lockspace);
+        group_thread_.post([this, name] { group_->join(name); });
       }
       events_->answered(query, result, {});
     });
   });
 }
 
-DlmBackend::Resource* DlmBackend::find(const std::string& space, std::string_view name) {
-  const auto found = resources_.find(space + '\0' + std::string(name));
-  return found == resources_.end() ? nullptr : &found->second;
+void DlmBackend::drop_all(Space& space) {
+  while (!space.resources.empty()) drop(space.resources.begin()->second);
 }
 
-DlmBackend::Resource& DlmBackend::make(const std::string& space, std::string_view name) {
-  Resource& made = resources_[space + '\0' + std::string(name)];
-  made.space = space;
-  made.name = name;
-  made.who.host = host_;
-  return made;
+// We are no member any more: nothing that was asked there will be answered.
+void DlmBackend::forget_group(Space& space) {
+  finish_all(space);
+  for (const QueryId query : std::exchange(space.pinning, {})) refuse(query);
+  for (const auto& [query, work] : std::exchange(space.until_known, {})) refuse(query);
 }
 
-// Of a lock that was refused: there is only the anchor left.
-void DlmBackend::forget_number(Resource& resource) {
-  if (resource.held != Mode::kNL) return;
-  by_number_.erase(resource.no);
-  resource.no = LockNo::kNone;
-}
-
-void DlmBackend::number(Resource& resource) {
-  resource.no = LockNo{++last_number_};
-  by_number_[resource.no] = &resource;
-}
-
-void DlmBackend::acquire(ClaimId id, std::string_view lockspace, std::string_view name, Mode mode,
-                         bool now) {
-  if (broken_ || (now && !quorate_)) return events_->failed(id, LockErrc::kUnreachable);
-  const std::string space(lockspace);
-  Resource* resource = find(space, name);
-  if (resource != nullptr && resource->kept) {
-    if (covers(resource->held, mode)) {
-      unkeep(*resource);
-    } else {
-      drop(*resource);  // To convert it could be a deadlock of two who only keep.
-      resource = nullptr;
-    }
-  }
-  if (resource == nullptr) resource = &make(space, name);
-  resource->claim = id;
-  claims_[id] = resource;
-  if (resource->asking) {
-    resource->next = {mode, now};
-    return;
-  }
-  // What the claim has too much is given back when somebody wants it; what was written, now.
-  const bool weaker = resource->told != mode && covers(resource->told, mode);
-  if (mode != Mode::kNL && covers(resource->held, mode) &&
-      !(weaker && (resource->wanted || resource->written))) {
-    return grant(*resource, mode);
-  }
-  request(*resource, {mode, now});
-}
-
-void DlmBackend::request(Resource& resource, Want want) {
-  resource.asking = true;
-  resource.asked = want;
-  resource.attempts = 0;
-  // Not the anchor's conversion: it would pass all who wait.
-  if (resource.no == LockNo::kNone) number(resource);
-  if (want.now && !resource.own) {
-    resource.patience = loop_.timers.schedule(loop_.timers.now() + kPatience,
-                                              [this, no = resource.no] { out_of_patience(no); });
-  }
-  submit(resource);
-}
-
-void DlmBackend::submit(Resource& resource) {
-  ++resource.attempts;
-  std::optional<LockValue> write;
-  if (resource.written && is_exclusive(resource.held)) write = resource.value;
-  kernel_thread_.post([this, no = resource.no, space = dlm_name(resource.space),
-                       name = resource.name, want = resource.asked,
-                       write] { kernel_->acquire(no, space, name, want.mode, want.now, write); });
-}
-
-void DlmBackend::granted(LockNo no, Mode mode, const LockValue& value) {
-  if (tokens_.granted(no, mode, value)) return;
-  const auto found = by_number_.find(no);
-  if (found == by_number_.end()) return;
-  Resource& resource = *found->second;
-  resource.asking = false;
-  loop_.timers.cancel(std::exchange(resource.patience, TimerId::kNone));
-  resource.held = mode;
-  resource.wanted = false;  // Of what it was; the DLM says it again.
-  if (!is_exclusive(mode) || !resource.written) resource.value = value;
-  if (!is_exclusive(mode)) resource.written = false;
-  if (resource.own) return own_ended(resource);
-  if (!quorate_ && mode != Mode::kNL) return fail(resource, LockErrc::kUnreachable);
-  if (mode == Mode::kNL) anchored(resource);
-  grant(resource, resource.asked.mode);
-}
-
-void DlmBackend::anchored(Resource& resource) {
-  const LockNo before = std::exchange(resource.anchor, resource.no);
-  by_number_.erase(resource.no);
-  resource.no = LockNo::kNone;
-  if (before == LockNo::kNone) return;
-  kernel_thread_.post([this, before] { kernel_->release(before, std::nullopt); });
-}
-
-void DlmBackend::grant(Resource& resource, Mode mode) {
-  if (!is_exclusive(mode)) return granted_with(resource.claim, mode, 0);
-  resource.counting = true;
-  tokens_.next(resource.space, resource.name, [this, id = resource.claim, mode](uint64_t token) {
-    granted_with(id, mode, token);
-  });
-}
-
-void DlmBackend::granted_with(ClaimId id, Mode mode, uint64_t token) {
-  const auto found = claims_.find(id);
-  if (found == claims_.end()) return;  // Released meanwhile.
-  Resource& resource = *found->second;
-  resource.counting = false;
-  const bool without = is_exclusive(mode) && token == 0;
-  if (without || !covers(resource.held, mode)) return fail(resource, LockErrc::kUnreachable);
-  resource.told = mode;
-  events_->value(id, resource.value);
-  events_->granted(id, mode, token != 0 ? TokenBlock{token, token + 1} : TokenBlock{});
-  const auto after = claims_.find(id);
-  if (after != claims_.end() && after->second->wanted) events_->contended(id);
-}
-
-// The end of an acquire without a grant.
-void DlmBackend::fail(Resource& resource, LockErrc why) {
-  const ClaimId id = resource.claim;
-  resource.asking = false;
-  loop_.timers.cancel(std::exchange(resource.patience, TimerId::kNone));
-  if (resource.told != Mode::kNL || resource.anchor != LockNo::kNone) {
-    forget_number(resource);
-  } else {
-    resource.held == Mode::kNL ? erase(resource) : drop(resource);
-  }
-  events_->failed(id, why);
-}
-
-void DlmBackend::refused(LockNo no, LockErrc why) {
-  if (tokens_.refused(no)) return;
-  const auto found = by_number_.find(no);
-  if (found == by_number_.end()) return;
-  Resource& resource = *found->second;
-  if (resource.own) {
-    if (!resource.lookers.empty()) return look_refused(resource, why);
-    resource.asking = false;
-    return own_ended(resource);
-  }
-  if (why != LockErrc::kWouldBlock || resource.attempts >= kAttempts) return fail(resource, why);
-  // Others may only keep it: they give it back when they are asked.
-  ask(resource.space, resource.name, [this, no](const Replies& replies) {
-    const auto known = by_number_.find(no);
-    if (known == by_number_.end() || !known->second->asking) return;
-    Resource& again = *known->second;
-    if (again.own) {  // It had no patience.
-      again.asking = false;
-      return own_ended(again);
-    }
-    for (const dlm::Told& told : replies) {
-      if (!compatible(told.held, again.asked.mode)) return fail(again, LockErrc::kWouldBlock);
-    }
-    submit(again);
-  });
-}
-
-// One who would not wait gets no answer: the cluster changes, or has no quorum.
-void DlmBackend::out_of_patience(LockNo no) {
-  Resource& resource = *by_number_.at(no);
-  resource.patience = TimerId::kNone;
-  const ClaimId id = resource.claim;
-  if (resource.told == Mode::kNL && resource.anchor == LockNo::kNone) {
-    drop(resource);
-  } else {
-    resource.own = true;  // Its answer is for nobody.
-    kernel_thread_.post([this, no] { kernel_->cancel(no); });
-  }
-  events_->failed(id, LockErrc::kUnreachable);
-}
-
-// The end of an acquire that the table did not ask for; what it asked for meanwhile goes on.
-void DlmBackend::own_ended(Resource& resource) {
-  resource.own = false;
-  forget_number(resource);
-  for (const auto& work : std::exchange(resource.after_own, {})) work();
-  const auto lookers = std::exchange(resource.lookers, {});
-  const std::string space = resource.space;
-  const std::string name = resource.name;
-  const auto next = std::exchange(resource.next, std::nullopt);
-  if (resource.claim == ClaimId::kNone) {
-    resource.held == Mode::kNL ? erase(resource) : keep(resource);
-  } else if (next) {
-    covers(resource.held, next->mode) ? grant(resource, next->mode) : request(resource, *next);
-  }
-  for (const Looker& looker : lookers) look(looker, space, name);
-}
-
-void DlmBackend::blocking(LockNo no) {
-  if (tokens_.blocking(no)) return;
-  const auto found = by_number_.find(no);
-  if (found == by_number_.end()) return;
-  Resource& resource = *found->second;
-  resource.wanted = true;
-  if (resource.kept) return drop(resource);
-  if (resource.asking || resource.counting) {
-    // Its end says more.
-  } else if (resource.told != Mode::kNL && resource.told != resource.held) {
-    return weaken(resource);
-  }
-  if (resource.told != Mode::kNL) events_->contended(resource.claim);
-}
-
-// Gives back what the claim has too much.
-void DlmBackend::weaken(Resource& resource) {
-  resource.own = true;
-  request(resource, {resource.told, false});
-}
-
-void DlmBackend::cancel(ClaimId id) {
-  const auto found = claims_.find(id);
-  if (found == claims_.end() || !found->second->asking) return;
-  Resource& resource = *found->second;
-  if (!resource.own) {
-    return kernel_thread_.post([this, no = resource.no] { kernel_->cancel(no); });
-  }
-  if (!resource.next) return;
-  resource.next.reset();
-  if (resource.told == Mode::kNL) {
-    resource.claim = ClaimId::kNone;
-    claims_.erase(found);
-  }
-  outlet_->post([this, id] { events_->failed(id, LockErrc::kInterrupted); });
-}
-
-void DlmBackend::release(ClaimId id) {
-  const auto found = claims_.find(id);
-  if (found == claims_.end()) return;
-  Resource& resource = *found->second;
-  claims_.erase(found);
-  resource.claim = ClaimId::kNone;
-  resource.told = Mode::kNL;
-  resource.next.reset();
-  if (resource.own && !resource.lookers.empty()) return;  // The look goes on.
-  if (resource.asking || resource.wanted || resource.written) return drop(resource);
-  keep(resource);
-}
-
-void DlmBackend::describe(ClaimId id, const Presence& who) {
-  const auto found = claims_.find(id);
-  if (found != claims_.end()) found->second->who = who;
-}
-
-void DlmBackend::set_value(ClaimId id, const LockValue& value) {
-  const auto found = claims_.find(id);
-  if (found == claims_.end()) return;
-  found->second->value = value;
-  found->second->written = true;
-}
-
-void DlmBackend::keep(Resource& resource) {
-  if (resource.wanted || resource.held == Mode::kNL || !quorate_) return drop(resource);
-  resource.kept = true;
-  resource.kept_since = loop_.timers.now();
-  resource.kept_at = kept_.insert(kept_.end(), &resource);
-  if (const LockNo anchor = std::exchange(resource.anchor, LockNo::kNone);
-      anchor != LockNo::kNone) {
-    kernel_thread_.post([this, anchor] { kernel_->release(anchor, std::nullopt); });
-  }
-  if (kept_.size() > kMaxKept) drop(*kept_.front());
-  if (expiry_ == TimerId::kNone) {
-    expiry_ = loop_.timers.schedule(loop_.timers.now() + kKeepTime, [this] { expire(); });
-  }
-}
-
-void DlmBackend::unkeep(Resource& resource) {
-  resource.kept = false;
-  kept_.erase(resource.kept_at);
-}
-
-void DlmBackend::expire() {
-  expiry_ = TimerId::kNone;
-  while (!kept_.empty() && kept_.front()->kept_since + kKeepTime <= loop_.timers.now()) {
-    drop(*kept_.front());
-  }
-  if (kept_.empty()) return;
-  const TimePoint next = kept_.front()->kept_since + kKeepTime;
-  expiry_ = loop_.timers.schedule(next, [this] { expire(); });
-}
-
-// Its lock is released; events of it find nobody, but whoever waits for its end.
-void DlmBackend::drop(Resource& resource) {
-  if (resource.wanted && is_exclusive(resource.held)) {
-    tokens_.hand_over(resource.space, resource.name);
-  }
-  std::optional<LockValue> write;
-  if (resource.written && is_exclusive(resource.held)) write = resource.value;
-  if (resource.no != LockNo::kNone) {
-    kernel_thread_.post([this, no = resource.no, write] { kernel_->release(no, write); });
-  }
-  erase(resource);
-}
-
-void DlmBackend::erase(Resource& resource) {
-  if (resource.kept) unkeep(resource);
-  loop_.timers.cancel(resource.patience);
-  if (resource.claim != ClaimId::kNone) claims_.erase(resource.claim);
-  if (resource.anchor != LockNo::kNone) {
-    kernel_thread_.post(
-        [this, anchor = resource.anchor] { kernel_->release(anchor, std::nullopt); });
-  }
-  by_number_.erase(resource.no);
-  resources_.erase(resource.space + '\0' + resource.name);
-}
-
-void DlmBackend::gone(LockNo no) {
-  const auto found = when_gone_.find(no);
-  if (found == when_gone_.end()) return;
-  const auto work = std::move(found->second);
-  when_gone_.erase(found);
-  work();
+// Not from within the verb.
+void DlmBackend::refuse(QueryId query) {
+  outlet_->post([this, query] { events_->answered(query, LockErrc::kUnreachable, {}); });
 }
 
 void DlmBackend::lose_all(const std::string& why) {
@@ -508,14 +220,18 @@ void DlmBackend::lose_all(const std::string& why) {
   lose_claims(why);
   std::vector<ClaimId> waiting;
   for (const auto& [id, resource] : claims_) waiting.push_back(id);
-  while (!resources_.empty()) erase(resources_.begin()->second);
+  for (auto& [name, space] : spaces_) {
+    drop_all(space);
+    forget_group(space);
+  }
+  tokens_.leave_all();
   for (const ClaimId id : waiting) events_->failed(id, LockErrc::kUnreachable);
 }
 
 void DlmBackend::lose_claims(const std::string& why) {
   std::vector<ClaimId> held;
   for (const auto& [id, resource] : claims_) {
-    if (resource->told != Mode::kNL) held.push_back(id);
+    if (!resource->bare()) held.push_back(id);
   }
   for (const ClaimId id : held) {
     const auto found = claims_.find(id);

@@ -17,6 +17,7 @@
 #include "backends/dlm/tokens.h"
 #include "backends/loop_thread.h"
 #include "backends/outlet.h"
+#include "core/lock.h"
 #include "core/lock_backend.h"
 
 namespace lockfs {
@@ -46,6 +47,7 @@ class DlmBackend final : public LockBackend {
 
   /// `prefix` goes before a lockspace's name, to make the DLM's. `loop` outlives this.
   DlmBackend(EventLoop& loop, std::string prefix);
+  /// Waits for the DLM thread, which may sleep as long as the cluster recovers.
   ~DlmBackend() override;
   DlmBackend(const DlmBackend&) = delete;
   DlmBackend& operator=(const DlmBackend&) = delete;
@@ -72,10 +74,18 @@ class DlmBackend final : public LockBackend {
   using Message = dlm::Message;
   class KernelEvents;
   class GroupTold;
+  struct Space;
 
   struct Want {
     Mode mode = Mode::kNL;
     bool now = false;
+  };
+  /// What is under way in the DLM for a resource.
+  enum class Busy {
+    kNo,
+    kClaim,  ///< An acquire for its claim.
+    kOwn,    ///< One of ours: a look, giving back, storing.
+    kCount,  ///< Nothing: the grant is there, and waits for its token.
   };
   struct Looker {
     QueryId query = QueryId::kNone;
@@ -83,98 +93,114 @@ class DlmBackend final : public LockBackend {
   };
   /// One lock of the DLM that this mount has, or asks for; one at a time for each name.
   struct Resource {
-    std::string space;
+    Space* space = nullptr;
     std::string name;
     LockNo no = LockNo::kNone;       ///< kNone: only the anchor, or yet to be asked for.
-    ClaimId claim = ClaimId::kNone;  ///< Whom it serves; without: it is kept, or only looked at.
-    Mode held = Mode::kNL;           ///< In the DLM.
-    Mode told = Mode::kNL;           ///< To the table: no more than what is held.
     LockNo anchor = LockNo::kNone;   ///< Another one in NL, for the value block's sake.
-    bool asking = false;             ///< An acquire of `asked` is under way in the DLM.
-    bool counting = false;           ///< It is granted, and waits for its token.
-    bool own = false;                ///< ... which the table did not ask for.
-    Want asked;
+    ClaimId claim = ClaimId::kNone;  ///< Whom it serves; without: it is kept, or only looked at.
+    Mode held = Mode::kNL;           ///< In the DLM, by `no`.
+    Mode told = Mode::kNL;           ///< To the table: no more than what is held.
+    Busy busy = Busy::kNo;
+    Want asked;                ///< By what is under way.
     std::optional<Want> next;  ///< What the claim asked for meanwhile.
     int attempts = 0;
-    bool wanted = false;   ///< Somebody waits for what is held.
-    bool written = false;  ///< `value` is newer than the DLM's.
-    LockValue value;
+    uint64_t count = 0;              ///< Tells a token that is waited for from one before.
+    bool wanted = false;             ///< Somebody waits for what is held.
+    LockValue value;                 ///< The value block as we know it.
+    std::optional<LockValue> write;  ///< What is yet to be stored.
     Presence who;
     TimerId patience = TimerId::kNone;
-    std::vector<Looker> lookers;                   ///< They wait for the end of a look.
-    std::vector<std::function<void()>> after_own;  ///< The end of what we asked for ourselves.
+    std::vector<Looker> lookers;                   ///< They wait for the end of our look.
+    std::vector<std::function<void()>> after_own;  ///< And these for that of giving back.
     bool kept = false;
-    std::list<Resource*>::iterator kept_at;
     TimePoint kept_since;
+    std::list<Resource*> node = {
+        this};  ///< Its place in the list of what is kept, while it is not.
+    std::list<Resource*>::iterator place = node.begin();
+
+    bool idle() const { return busy == Busy::kNo; }
+    bool bare() const { return told == Mode::kNL && anchor == LockNo::kNone; }
   };
   using Replies = std::vector<dlm::Told>;
   using Answered = std::function<void(const Replies&)>;
   /// Asked of all mounts of a lockspace.
   struct Question {
-    std::string space;
+    Space* space = nullptr;
     std::optional<std::set<Member>> missing;  ///< None until we hear ourselves ask.
     Replies replies;
     Answered done;
     TimerId timer = TimerId::kNone;
   };
-  struct Group {
+  struct Space {
+    std::string name;   ///< In the DLM.
+    bool left = false;  ///< It ends: nobody is to be asked any more.
+    std::unordered_map<std::string, Resource, Lockspace::Hash, std::equal_to<>> resources;
     Member self;
     std::vector<Member> members;
-    dlm::SharedPins pins;
-    std::vector<std::function<void()>> until_known;
-    bool asks_for_pins = false;
     std::set<Member> silent;  ///< They did not answer in time, and were not heard since.
+    dlm::SharedPins pins;
+    bool asks_for_pins = false;
+    std::vector<std::pair<QueryId, std::function<void()>>> until_known;
+    std::set<QueryId> pinning;  ///< On their way to all members and back.
   };
 
   // dlm_backend.cc
-  Resource* find(const std::string& space, std::string_view name);
-  Resource& make(const std::string& space, std::string_view name);
-  void request(Resource& resource, Want want);
-  void submit(Resource& resource);
+  Space& space_of(std::string_view lockspace);
+  void watch_cluster();
+  void quorum(bool quorate, bool unfenced);
+  void lose_claims(const std::string& why);
+  void lose_all(const std::string& why);
+  void drop_all(Space& space);
+  void forget_group(Space& space);
+  void refuse(QueryId query);
+
+  // dlm_backend_grants.cc
+  Resource* find(Space& space, std::string_view name);
+  Resource& make(Space& space, std::string_view name);
   void number(Resource& resource);
   void forget_number(Resource& resource);
-  void anchored(Resource& resource);
+  void start(Resource& resource, Want want);
+  void request(Resource& resource, Busy whose, Want want);
+  void submit(Resource& resource);
   void grant(Resource& resource, Mode mode);
-  void granted_with(ClaimId claim, Mode mode, uint64_t token);
+  void granted_with(ClaimId claim, uint64_t count, Mode mode, uint64_t token);
   void fail(Resource& resource, LockErrc why);
-  void out_of_patience(LockNo no);
+  void settle(Resource& resource);
   void own_ended(Resource& resource);
+  void anchored(Resource& resource);
+  void out_of_patience(ClaimId claim);
+  void detach(Resource& resource);
+  void release_lock(LockNo no, const std::optional<LockValue>& write);
   void keep(Resource& resource);
   void unkeep(Resource& resource);
   void expire();
-  void weaken(Resource& resource);
   void drop(Resource& resource);
   void erase(Resource& resource);
-  std::string dlm_name(std::string_view lockspace) const {
-    return prefix_ + std::string(lockspace);
-  }
   // Events of the kernel's locks.
   void granted(LockNo no, Mode mode, const LockValue& value);
   void refused(LockNo no, LockErrc why);
   void blocking(LockNo no);
   void gone(LockNo no);
-  void watch_cluster();
-  void quorum(bool quorate, bool unfenced);
-  void lose_claims(const std::string& why);
-  void lose_all(const std::string& why);
 
   // dlm_backend_looks.cc
-  void look(Looker looker, const std::string& space, const std::string& name);
+  void look(Looker looker, Space& space, const std::string& name);
   void look_refused(Resource& resource, LockErrc why);
-  void answer(QueryId query, const std::string& space, const std::string& name,
-              const Replies& replies, bool foreign);
-  void when_known(const std::string& space, std::function<void()> work);
-  void ask(const std::string& space, const std::string& name, Answered done);
+  void answer(QueryId query, Space& space, const std::string& name, const Replies& replies,
+              bool foreign);
+  void send_pin(Space& space, Message message);
+  void when_known(Space& space, QueryId query, std::function<void()> work);
+  void ask(Space& space, const std::string& name, Answered done);
   void answered_by(uint64_t number, Member who);
   void finish(uint64_t number);
-  void send(const std::string& space, const Message& message);
+  void finish_all(const Space& space);
+  void send(const Space& space, const Message& message);
   dlm::Told told_of(const Resource& resource) const;
-  void be_known(const std::string& space);
-  void say_pins(const std::string& space, Member to);
-  void tell(const std::string& space, Member to, uint64_t number, Replies locks);
-  void answer_ask(const std::string& space, Member from, const Message& message);
-  void heard(const std::string& space, Member from, const Message& message);
-  void members(const std::string& space, Member self, const std::vector<Member>& all,
+  void be_known(Space& space);
+  void say_pins(const Space& space, Member to);
+  void tell(const Space& space, Member to, uint64_t number, Replies locks);
+  void answer_ask(Space& space, Member from, const Message& message);
+  void heard(const std::string& dlm_name, Member from, const Message& message);
+  void members(const std::string& dlm_name, Member self, const std::vector<Member>& all,
                const std::vector<Member>& joined, const std::vector<Member>& left);
 
   EventLoop& loop_;
@@ -185,23 +211,25 @@ class DlmBackend final : public LockBackend {
   bool broken_ = false;  ///< dlm_controld has ended.
   bool quorate_ = true;  ///< Nothing is granted without.
   uint64_t last_number_ = 0;
-  std::unordered_map<std::string, Resource> resources_;  ///< By space NUL name.
+  std::map<std::string, Space, std::less<>> spaces_;  ///< By their names in the DLM.
   std::unordered_map<LockNo, Resource*> by_number_;
   std::unordered_map<ClaimId, Resource*> claims_;
-  std::list<Resource*> kept_;  ///< The longest kept first.
+  std::set<ClaimId> interrupted_;  ///< Yet to be told.
+  std::list<Resource*> kept_;      ///< The longest kept first.
   TimerId expiry_ = TimerId::kNone;
   std::unordered_map<LockNo, std::function<void()>> when_gone_;
-  std::map<std::string, Group> groups_;
   std::map<uint64_t, Question> questions_;
   dlm::Tokens tokens_;
 
   std::shared_ptr<Outlet> outlet_;
   std::unique_ptr<KernelEvents> kernel_events_;
   std::unique_ptr<GroupTold> group_events_;
-  std::unique_ptr<dlm::ControldWatch> controld_;  ///< On group_thread_ only, as quorum_watch_.
-  std::unique_ptr<dlm::QuorumWatch> quorum_watch_;
   std::unique_ptr<dlm::KernelLocks> kernel_;  ///< On kernel_thread_ only.
-  std::unique_ptr<dlm::Groups> group_;        ///< On group_thread_ only.
+  // On group_thread_ only:
+  std::unique_ptr<dlm::Groups> group_;
+  std::unique_ptr<dlm::ControldWatch> controld_;
+  std::unique_ptr<dlm::QuorumWatch> quorum_watch_;
+  dlm::RingSequence ring_;
   LoopThread kernel_thread_;
   LoopThread group_thread_;
 };

@@ -29,55 +29,50 @@ void add_claims(const dlm::Told& told, std::vector<RemoteClaim>& claims) {
 
 void DlmBackend::inspect(QueryId query, std::string_view lockspace, std::string_view name) {
   if (broken_) return events_->answered(query, LockErrc::kUnreachable, {});
-  const std::string space(lockspace);
-  when_known(space, [this, query, space, lock = std::string(name)] {
-    look({query, false}, space, lock);
-  });
+  Space& space = space_of(lockspace);
+  const auto lock = std::string(name);
+  if (space.pins.known()) return look({query, false}, space, lock);
+  when_known(space, query, [this, query, &space, lock] { look({query, false}, space, lock); });
 }
 
 // To have it in EX is to know that nobody else holds it: so we try that, and keep it a while if
 // it could be had. Only when it cannot, the others are asked.
-void DlmBackend::look(Looker looker, const std::string& space, const std::string& name) {
+void DlmBackend::look(Looker looker, Space& space, const std::string& name) {
+  if (space.left) return refuse(looker.query);
   Resource* resource = find(space, name);
   if (!quorate_) {
-    return ask(space, name, [this, looker, space, name](const Replies& replies) {
+    return ask(space, name, [this, looker, &space, name](const Replies& replies) {
       if (!replies.empty()) return answer(looker.query, space, name, replies, false);
       events_->answered(looker.query, LockErrc::kUnreachable, {});
     });
   }
   if (resource == nullptr) {
     Resource& made = make(space, name);
-    made.own = true;
     made.lookers.push_back(looker);
-    return request(made, {Mode::kEX, true});
+    return request(made, Busy::kOwn, {Mode::kEX, true});
   }
-  if (resource->own && !resource->lookers.empty()) return resource->lookers.push_back(looker);
-  if (!resource->asking && !resource->counting && resource->held == Mode::kEX &&
-      !resource->wanted) {
+  if (!resource->lookers.empty()) return resource->lookers.push_back(looker);
+  if (resource->idle() && resource->held == Mode::kEX && !resource->wanted) {
     return answer(looker.query, space, name, {}, false);
   }
-  ask(space, name, [this, looker, space, name](const Replies& replies) {
+  ask(space, name, [this, looker, &space, name](const Replies& replies) {
     answer(looker.query, space, name, replies, false);
   });
 }
 
 void DlmBackend::look_refused(Resource& resource, LockErrc why) {
-  resource.asking = false;
-  resource.own = false;
+  resource.busy = Busy::kNo;
+  forget_number(resource);
   const auto lookers = std::exchange(resource.lookers, {});
-  const std::string space = resource.space;
+  Space& space = *resource.space;
   const std::string name = resource.name;
-  if (resource.claim == ClaimId::kNone) {
-    erase(resource);
-  } else if (const auto next = std::exchange(resource.next, std::nullopt)) {
-    request(resource, *next);
-  }
+  settle(resource);
   for (const Looker& looker : lookers) {
     if (why != LockErrc::kWouldBlock) {
       events_->answered(looker.query, LockErrc::kUnreachable, {});
       continue;
     }
-    ask(space, name, [this, looker, space, name](const Replies& replies) {
+    ask(space, name, [this, looker, &space, name](const Replies& replies) {
       const bool held = std::any_of(replies.begin(), replies.end(),
                                     [](const auto& told) { return told.held != Mode::kNL; });
       // Nobody has it now, unless a program that is none of ours.
@@ -87,73 +82,84 @@ void DlmBackend::look_refused(Resource& resource, LockErrc why) {
   }
 }
 
-void DlmBackend::answer(QueryId query, const std::string& space, const std::string& name,
+void DlmBackend::answer(QueryId query, Space& space, const std::string& name,
                         const Replies& replies, bool foreign) {
-  RemoteLock lock{name, groups_[space].pins.of(name), {}};
-  for (const dlm::Told& told : replies) add_claims(told, lock.claims);
-  if (foreign) lock.claims.push_back({Mode::kEX, false, 0, {}});
   std::vector<RemoteLock> locks;
-  if (lock.pin || !lock.claims.empty()) locks.push_back(std::move(lock));
+  const auto pin = space.pins.of(name);
+  if (pin || foreign || !replies.empty()) {
+    RemoteLock lock{name, pin, {}};
+    for (const dlm::Told& told : replies) add_claims(told, lock.claims);
+    if (foreign) lock.claims.push_back({Mode::kEX, false, 0, {}});
+    locks.push_back(std::move(lock));
+  }
   events_->answered(query, LockErrc::kOk, std::move(locks));
 }
 
 void DlmBackend::list(QueryId query, std::string_view lockspace) {
   if (broken_) return events_->answered(query, LockErrc::kUnreachable, {});
-  const std::string space(lockspace);
-  ask(space, "", [this, query, space](const Replies& replies) {
-    std::map<std::string, RemoteLock> locks;
-    for (const auto& [name, pin] : groups_[space].pins.all()) locks[name].pin = pin;
-    for (const dlm::Told& told : replies) add_claims(told, locks[told.name].claims);
-    std::vector<RemoteLock> all;
-    for (auto& [name, lock] : locks) {
-      lock.name = name;
-      all.push_back(std::move(lock));
-    }
-    events_->answered(query, LockErrc::kOk, std::move(all));
-  });
+  Space& space = space_of(lockspace);
+  const auto asked = [this, query, &space] {
+    ask(space, "", [this, query, &space](const Replies& replies) {
+      std::map<std::string, RemoteLock> locks;
+      for (const auto& [name, pin] : space.pins.all()) locks[name].pin = pin;
+      for (const dlm::Told& told : replies) add_claims(told, locks[told.name].claims);
+      std::vector<RemoteLock> all;
+      for (auto& [name, lock] : locks) {
+        lock.name = name;
+        all.push_back(std::move(lock));
+      }
+      events_->answered(query, LockErrc::kOk, std::move(all));
+    });
+  };
+  when_known(space, query, asked);
 }
 
 void DlmBackend::pin(QueryId query, std::string_view lockspace, std::string_view name,
                      const Pin& pin, bool fresh) {
-  if (broken_) return events_->answered(query, LockErrc::kUnreachable, {});
   Message message;
   message.kind = Message::Kind::kPin;
   message.number = static_cast<uint64_t>(query);
   message.name = name;
   message.pin = pin;
   message.fresh = fresh;
-  when_known(std::string(lockspace),
-             [this, space = std::string(lockspace), message] { send(space, message); });
+  send_pin(space_of(lockspace), std::move(message));
 }
 
 void DlmBackend::unpin(QueryId query, std::string_view lockspace, std::string_view name) {
-  if (broken_) return events_->answered(query, LockErrc::kUnreachable, {});
   Message message;
   message.kind = Message::Kind::kUnpin;
   message.number = static_cast<uint64_t>(query);
   message.name = name;
-  when_known(std::string(lockspace),
-             [this, space = std::string(lockspace), message] { send(space, message); });
+  send_pin(space_of(lockspace), std::move(message));
+}
+
+void DlmBackend::send_pin(Space& space, Message message) {
+  const QueryId query{message.number};
+  if (broken_) return events_->answered(query, LockErrc::kUnreachable, {});
+  when_known(space, query, [this, &space, query, message = std::move(message)] {
+    space.pinning.insert(query);
+    send(space, message);
+  });
 }
 
 // Once we are among the mounts of the lockspace, and know its pins. Whoever asks has a patience of
 // its own.
-void DlmBackend::when_known(const std::string& space, std::function<void()> work) {
-  Group& group = groups_[space];
-  if (group.pins.known()) return work();
-  group.until_known.push_back(std::move(work));
+void DlmBackend::when_known(Space& space, QueryId query, std::function<void()> work) {
+  if (space.pins.known()) return work();
+  space.until_known.emplace_back(query, std::move(work));
 }
 
-void DlmBackend::send(const std::string& space, const Message& message) {
-  group_thread_.post([this, space, text = to_text(message)] { group_->send(space, text); });
+void DlmBackend::send(const Space& space, const Message& message) {
+  group_thread_.post(
+      [this, name = space.name, text = to_text(message)] { group_->send(name, text); });
 }
 
-void DlmBackend::ask(const std::string& space, const std::string& name, Answered done) {
-  const Group& group = groups_[space];
-  if (group.pins.known() && group.members.size() == 1) return done({});
+// Done with the answers of all who are not known to be silent.
+void DlmBackend::ask(Space& space, const std::string& name, Answered done) {
+  if (space.left || (space.pins.known() && space.members.size() == 1)) return done({});
   const uint64_t number = ++last_number_;
   Question& question = questions_[number];
-  question.space = space;
+  question.space = &space;
   question.done = std::move(done);
   question.timer = loop_.timers.schedule(loop_.timers.now() + kAskTime, [this, number] {
     questions_.at(number).timer = TimerId::kNone;
@@ -163,7 +169,7 @@ void DlmBackend::ask(const std::string& space, const std::string& name, Answered
   message.kind = Message::Kind::kAsk;
   message.number = number;
   message.name = name;
-  when_known(space, [this, space, message] { send(space, message); });
+  send(space, message);
 }
 
 void DlmBackend::answered_by(uint64_t number, Member who) {
@@ -176,11 +182,19 @@ void DlmBackend::answered_by(uint64_t number, Member who) {
 void DlmBackend::finish(uint64_t number) {
   const auto found = questions_.find(number);
   if (found == questions_.end()) return;
-  const Question question = std::move(found->second);
+  Question question = std::move(found->second);
   questions_.erase(found);
   loop_.timers.cancel(question.timer);
-  if (question.missing) groups_[question.space].silent.merge(std::set(*question.missing));
+  if (question.missing) question.space->silent.merge(*question.missing);
   question.done(question.replies);
+}
+
+void DlmBackend::finish_all(const Space& space) {
+  std::vector<uint64_t> open;
+  for (const auto& [number, question] : questions_) {
+    if (question.space == &space) open.push_back(number);
+  }
+  for (const uint64_t number : open) finish(number);
 }
 
 // As others see it: what is only kept, or had too much, is not held.
@@ -189,13 +203,13 @@ dlm::Told DlmBackend::told_of(const Resource& resource) const {
   told.name = resource.name;
   if (resource.claim == ClaimId::kNone) return told;
   told.held = resource.told;
-  if (resource.asking && !resource.own && !resource.asked.now) told.wanted = resource.asked.mode;
+  if (resource.busy == Busy::kClaim && !resource.asked.now) told.wanted = resource.asked.mode;
   if (resource.next && !resource.next->now) told.wanted = resource.next->mode;
   told.who = resource.who;
   return told;
 }
 
-void DlmBackend::tell(const std::string& space, Member to, uint64_t number, Replies locks) {
+void DlmBackend::tell(const Space& space, Member to, uint64_t number, Replies locks) {
   Message message;
   message.kind = Message::Kind::kTell;
   message.number = number;
@@ -212,55 +226,55 @@ void DlmBackend::tell(const std::string& space, Member to, uint64_t number, Repl
   send(space, message);
 }
 
-void DlmBackend::answer_ask(const std::string& space, Member from, const Message& message) {
+void DlmBackend::answer_ask(Space& space, Member from, const Message& message) {
   const auto shown = [](const dlm::Told& told) {
     return told.held != Mode::kNL || told.wanted != Mode::kNL;
   };
   Replies replies;
   if (message.name.empty()) {
-    for (const auto& [key, resource] : resources_) {
-      const dlm::Told told = told_of(resource);
-      if (resource.space == space && shown(told)) replies.push_back(told);
+    for (const auto& [name, resource] : space.resources) {
+      dlm::Told told = told_of(resource);
+      if (shown(told)) replies.push_back(std::move(told));
     }
     return tell(space, from, message.number, std::move(replies));
   }
   Resource* resource = find(space, message.name);
   if (resource != nullptr && shown(told_of(*resource))) replies.push_back(told_of(*resource));
-  const auto reply = [this, space, from, number = message.number, replies] {
-    tell(space, from, number, replies);
+  const auto reply = [this, name = space.name, from, number = message.number, replies] {
+    const auto found = spaces_.find(name);
+    if (found != spaces_.end()) tell(found->second, from, number, replies);
   };
   if (resource == nullptr) return reply();
+  resource->wanted = true;
   if (resource->kept) {
     when_gone_[resource->no] = reply;
-    resource->wanted = true;
     return drop(*resource);
   }
-  if (!resource->asking && !resource->counting && resource->told != Mode::kNL &&
-      resource->told != resource->held) {
+  if (resource->idle() && resource->told != resource->held) {
     resource->after_own.push_back(reply);
-    return weaken(*resource);
+    return settle(*resource);
   }
   reply();
 }
 
-void DlmBackend::heard(const std::string& space, Member from, const Message& message) {
-  const auto found = groups_.find(space);
-  if (found == groups_.end()) return;
-  Group& group = found->second;
+void DlmBackend::heard(const std::string& dlm_name, Member from, const Message& message) {
+  const auto found = spaces_.find(dlm_name);
+  if (found == spaces_.end()) return;
+  Space& space = found->second;
   const Member to{message.to_node, message.to_pid};
-  group.silent.erase(from);
+  space.silent.erase(from);
   switch (message.kind) {
     case Message::Kind::kAsk: {
-      if (from != group.self) return answer_ask(space, from, message);
+      if (from != space.self) return answer_ask(space, from, message);
       const auto asked = questions_.find(message.number);
       if (asked == questions_.end()) return;
-      asked->second.missing.emplace(group.members.begin(), group.members.end());
-      for (const Member& silent : group.silent) asked->second.missing->erase(silent);
-      return answered_by(message.number, group.self);
+      asked->second.missing.emplace(space.members.begin(), space.members.end());
+      for (const Member& silent : space.silent) asked->second.missing->erase(silent);
+      return answered_by(message.number, space.self);
     }
     case Message::Kind::kTell: {
       const auto asked = questions_.find(message.number);
-      if (to != group.self || asked == questions_.end()) return;
+      if (to != space.self || asked == questions_.end()) return;
       Replies& replies = asked->second.replies;
       replies.insert(replies.end(), message.locks.begin(), message.locks.end());
       if (message.last) answered_by(message.number, from);
@@ -268,56 +282,61 @@ void DlmBackend::heard(const std::string& space, Member from, const Message& mes
     }
     case Message::Kind::kPin:
     case Message::Kind::kUnpin: {
-      const LockErrc result = group.pins.change(message);
-      if (from == group.self) events_->answered(QueryId{message.number}, result, {});
+      const LockErrc result = space.pins.change(message);
+      const QueryId query{message.number};
+      if (from == space.self && space.pinning.erase(query) != 0) {
+        events_->answered(query, result, {});
+      }
       return;
     }
-    case Message::Kind::kPins: group.pins.take(group.self, from, message); return be_known(space);
+    case Message::Kind::kPins: space.pins.take(space.self, from, message); return be_known(space);
     case Message::Kind::kPlease:
-      if (from != group.self && group.pins.known()) say_pins(space, from);
+      if (from != space.self && space.pins.known()) say_pins(space, from);
       return;
   }
 }
 
-void DlmBackend::say_pins(const std::string& space, Member to) {
-  for (const Message& message : groups_[space].pins.say_all(to)) send(space, message);
+void DlmBackend::say_pins(const Space& space, Member to) {
+  for (const Message& message : space.pins.say_all(to)) send(space, message);
 }
 
 // Once the pins are known, goes on with what waited for them; until then asks for them, for who
 // should tell us may be stopped.
-void DlmBackend::be_known(const std::string& space) {
-  Group& group = groups_[space];
-  if (group.pins.known()) {
-    for (const auto& work : std::exchange(group.until_known, {})) work();
+void DlmBackend::be_known(Space& space) {
+  if (space.pins.known()) {
+    for (const auto& [query, work] : std::exchange(space.until_known, {})) work();
     return;
   }
-  if (std::exchange(group.asks_for_pins, true)) return;
-  outlet_->after(kPinsTime, [this, space] {
-    if (!groups_.contains(space)) return;
-    groups_[space].asks_for_pins = false;
-    if (groups_[space].pins.known()) return;
+  if (std::exchange(space.asks_for_pins, true)) return;
+  outlet_->after(kPinsTime, [this, name = space.name] {
+    const auto found = spaces_.find(name);
+    if (found == spaces_.end()) return;
+    found->second.asks_for_pins = false;
+    if (found->second.pins.known()) return;
     Message please;
     please.kind = Message::Kind::kPlease;
-    send(space, please);
-    be_known(space);
+    send(found->second, please);
+    be_known(found->second);
   });
 }
 
-void DlmBackend::members(const std::string& space, Member self, const std::vector<Member>& all,
+void DlmBackend::members(const std::string& dlm_name, Member self, const std::vector<Member>& all,
                          const std::vector<Member>& joined, const std::vector<Member>& left) {
-  const auto found = groups_.find(space);
-  if (found == groups_.end()) return;
-  Group& group = found->second;
-  group.self = self;
-  group.members = all;
-  for (const Member& to : group.pins.members(self, all, joined)) say_pins(space, to);
+  const auto found = spaces_.find(dlm_name);
+  if (found == spaces_.end()) return;
+  Space& space = found->second;
+  space.self = self;
+  space.members = all;
+  std::erase_if(space.silent,
+                [&](const Member& m) { return std::find(all.begin(), all.end(), m) == all.end(); });
+  for (const Member& to : space.pins.members(self, all, joined)) say_pins(space, to);
+  if (all.empty()) return forget_group(space);
   std::vector<uint64_t> open;
   for (const auto& [number, question] : questions_) {
-    if (question.space == space && question.missing) open.push_back(number);
+    if (question.space == &space && question.missing) open.push_back(number);
   }
   for (const uint64_t number : open) {
     for (const Member& gone : left) answered_by(number, gone);
-    if (all.empty()) finish(number);
   }
   be_known(space);
 }

@@ -35,16 +35,22 @@ std::optional<KernelLockspace::Failure> KernelLocks::join(const std::string& spa
     failed_[space] = Clock::now();
     return joined.error();
   }
-  loop_.watch((*joined)->fd(), [this, fd = (*joined)->fd()] {
-    current = this;
-    dlm_dispatch(fd);
-    return false;
-  });
+  failed_.erase(space);
+  watch(**joined);
   spaces_[space] = std::move(*joined);
   return std::nullopt;
 }
 
+void KernelLocks::watch(const KernelLockspace& space) {
+  loop_.watch(space.fd(), [this, fd = space.fd()] {
+    current = this;
+    dlm_dispatch(fd);
+    return false;
+  });
+}
+
 LockErrc KernelLocks::leave(const std::string& space, bool force) {
+  failed_.erase(space);
   const auto found = spaces_.find(space);
   if (found == spaces_.end()) return LockErrc::kOk;
   KernelLockspace& left = *found->second;
@@ -59,11 +65,7 @@ LockErrc KernelLocks::leave(const std::string& space, bool force) {
     events_.gone(no);
   }
   if (result == LockErrc::kBusy) {
-    loop_.watch(left.fd(), [this, fd = left.fd()] {
-      current = this;
-      dlm_dispatch(fd);
-      return false;
-    });
+    watch(left);
   } else {
     spaces_.erase(found);
   }
@@ -120,22 +122,39 @@ void KernelLocks::acquire(LockNo no, const std::string& space, const std::string
     KernelLockspace* in = space_of(space);
     if (in == nullptr) return events_.refused(no, LockErrc::kUnreachable);
     known = &make(no, in);
+    known->resource = resource;
   }
-  Lock& lock = *known;
-  lock.op = Op::kAcquire;
-  lock.asked = mode;
-  const uint32_t flags = now ? LKF_NOQUEUE | LKF_NOQUEUEBAST : 0;
+  known->op = Op::kAcquire;
+  known->asked = mode;
+  known->now = now;
+  known->cancelled = false;
+  known->last_write = write;
+  start(no);
+}
+
+void KernelLocks::start(LockNo no) {
+  Lock* found = find(no);
+  if (found == nullptr) return;
+  Lock& lock = *found;
+  if (lock.released || lock.cancelled) return acquire_ended(lock, ECANCEL);
+  const uint32_t flags = lock.now ? LKF_NOQUEUE | LKF_NOQUEUEBAST : 0;
   int result = 0;
   if (lock.id != 0) {
-    result = convert(lock, mode, flags, write);
+    result = convert(lock, lock.asked, flags, lock.last_write);
   } else {
-    result = dlm_ls_lock(lock.space->handle(), dlm_mode(mode), &lock.status, flags | LKF_VALBLK,
-                         resource.data(), static_cast<unsigned>(resource.size()), 0, ended,
-                         reinterpret_cast<void*>(no), blocks, nullptr);
+    result =
+        dlm_ls_lock(lock.space->handle(), dlm_mode(lock.asked), &lock.status, flags | LKF_VALBLK,
+                    lock.resource.data(), static_cast<unsigned>(lock.resource.size()), 0, ended,
+                    reinterpret_cast<void*>(no), blocks, nullptr);
     lock.id = lock.status.sb_lkid;
   }
   if (result == 0) return;
-  spdlog::warn("dlm: a lock request in {} failed: {}", space, std::strerror(errno));
+  // A message about the lock is under way, as after a cancel that came too late.
+  if (errno == EBUSY) {
+    loop_.timers.schedule(Clock::now() + kRetry, [this, no] { start(no); });
+    return;
+  }
+  spdlog::warn("dlm: a lock request in {} failed: {}", lock.space->name(), std::strerror(errno));
   acquire_ended(lock, EINVAL);
 }
 
@@ -155,19 +174,16 @@ int KernelLocks::convert(Lock& lock, Mode mode, uint32_t flags,
 }
 
 void KernelLocks::cancel(LockNo no) {
-  const Lock* lock = find(no);
-  if (lock != nullptr && lock->op == Op::kAcquire) stop(no);
-}
-
-void KernelLocks::stop(LockNo no) {
   Lock* lock = find(no);
   if (lock == nullptr || lock->op != Op::kAcquire) return;
-  const int result = dlm_ls_unlock(lock->space->handle(), lock->id, LKF_CANCEL, &lock->status,
-                                   reinterpret_cast<void*>(no));
-  // Any other failure: it has ended, and says so.
-  if (result != 0 && errno == EBUSY) {
-    loop_.timers.schedule(Clock::now() + kRetry, [this, no] { stop(no); });
-  }
+  lock->cancelled = true;
+  stop(*lock);
+}
+
+// A failure says that it has ended and that its end is on its way, or that it waits for start().
+void KernelLocks::stop(Lock& lock) {
+  dlm_ls_unlock(lock.space->handle(), lock.id, LKF_CANCEL, &lock.status,
+                reinterpret_cast<void*>(lock.no));
 }
 
 void KernelLocks::release(LockNo no, const std::optional<LockValue>& write) {
@@ -175,17 +191,17 @@ void KernelLocks::release(LockNo no, const std::optional<LockValue>& write) {
   if (lock == nullptr) return events_.gone(no);
   lock->released = true;
   lock->last_write = write;
-  if (lock->op == Op::kAcquire) return stop(no);
+  if (lock->op == Op::kAcquire) return stop(*lock);
   if (lock->op == Op::kNone) end(no);
 }
 
-// A lock of PW or EX is made NL first: to unlock it would store what happens to lie in libdlm's
-// memory as the value block.
+// A lock above CR is made NL first: to unlock it would store what happens to lie in libdlm's memory
+// as the value block, at once or when the others recover after a death.
 void KernelLocks::end(LockNo no) {
   Lock* lock = find(no);
   if (lock == nullptr) return;
   int result = 0;
-  if (is_exclusive(lock->held)) {
+  if (lock->held > Mode::kCR) {
     lock->op = Op::kToNull;
     result = convert(*lock, Mode::kNL, 0, lock->last_write);
   } else {

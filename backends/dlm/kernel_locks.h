@@ -72,10 +72,13 @@ class KernelLocks {
     uint32_t id = 0;      ///< The kernel's, 0: none yet.
     bool exists = false;  ///< It was granted once.
     Mode held = Mode::kNL;
+    std::string resource;
     Mode asked = Mode::kNL;
+    bool now = false;
     Op op = Op::kNone;
     bool released = false;
-    std::optional<LockValue> last_write;
+    bool cancelled = false;
+    std::optional<LockValue> last_write;  ///< To store with what is under way.
   };
 
   static void ended(void* no);
@@ -84,8 +87,10 @@ class KernelLocks {
   Lock& make(LockNo no, KernelLockspace* space);
   Lock* find(LockNo no);
   void forget(Lock& lock);
+  void watch(const KernelLockspace& space);
+  void start(LockNo no);
   void acquire_ended(Lock& lock, int status);
-  void stop(LockNo no);
+  void stop(Lock& lock);
   void end(LockNo no);
   int convert(Lock& lock, Mode mode, uint32_t flags, const std::optional<LockValue>& write);
 

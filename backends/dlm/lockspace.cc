@@ -3,16 +3,20 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 
 #include "backends/byte_lock.h"
 #include "backends/dlm/libdlm.h"
+#include "backends/worker_thread.h"
 
 namespace lockfs::dlm {
 namespace {
@@ -49,6 +53,27 @@ class Turn {
 bool we_are_counted(int marker) {
   struct stat attr {};
   return fstat(marker, &attr) == 0 && attr.st_size != 0;
+}
+
+// A process of this host, other than ours, that has the lockspace's device open; 0: none.
+pid_t other_user(int fd) {
+  struct stat device {};
+  if (fstat(fd, &device) != 0) return 0;
+  std::error_code error;
+  for (const auto& process : std::filesystem::directory_iterator("/proc", error)) {
+    const pid_t pid = std::atoi(process.path().filename().c_str());
+    if (pid == 0 || pid == getpid()) continue;
+    std::error_code gone;
+    std::filesystem::directory_iterator open(process.path() / "fd", gone);
+    for (; !gone && open != std::filesystem::directory_iterator(); open.increment(gone)) {
+      struct stat attr {};
+      if (stat(open->path().c_str(), &attr) == 0 && S_ISCHR(attr.st_mode) &&
+          attr.st_rdev == device.st_rdev) {
+        return pid;
+      }
+    }
+  }
+  return 0;
 }
 
 std::string why_not(const std::string& name) {
@@ -93,6 +118,8 @@ KernelLockspace::~KernelLockspace() {
 
 int KernelLockspace::fd() const { return dlm_ls_get_fd(handle_); }
 
+// The kernel would wait for the others to close it; we look before. Of no use are its own checks:
+// it counts the locks of other nodes that it is master of, too.
 LockErrc KernelLockspace::leave(bool force) {
   const Turn turn(marker_);
   set_bytes(marker_, ByteLock::kNone, kMemberByte, kMemberByte);
@@ -101,17 +128,21 @@ LockErrc KernelLockspace::leave(bool force) {
     handle_ = nullptr;
     return LockErrc::kOk;
   }
-  errno = 0;  // It returns 0 though the kernel refused.
-  const int result = dlm_release_lockspace(name_.c_str(), handle_, force ? 1 : 0);
-  const bool busy = errno == EBUSY;
-  handle_ = busy ? dlm_open_lockspace(name_.c_str()) : nullptr;
-  if (handle_ != nullptr) {
+  const pid_t other = other_user(fd());
+  if (other != 0 && !force) {
+    spdlog::warn("dlm: the host stays in {}: pid {} has it open", name_, other);
     set_bytes(marker_, ByteLock::kRead, kMemberByte, kMemberByte);
     return LockErrc::kBusy;
   }
-  if (result == 0 && !busy) [[maybe_unused]]
-    const int cut = ftruncate(marker_, 0);
-  return result == 0 ? LockErrc::kOk : LockErrc::kUnreachable;
+  const auto release = [name = name_, handle = handle_] {
+    return dlm_release_lockspace(name.c_str(), handle, 1);
+  };
+  handle_ = nullptr;
+  [[maybe_unused]] const int cut = ftruncate(marker_, 0);
+  if (other == 0) return release() == 0 ? LockErrc::kOk : LockErrc::kUnreachable;
+  spdlog::warn("dlm: the host has left {} once pid {} has closed it", name_, other);
+  worker_thread(release).detach();
+  return LockErrc::kOk;
 }
 
 }  // namespace lockfs::dlm

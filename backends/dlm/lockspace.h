@@ -28,9 +28,9 @@ class KernelLockspace {
   KernelLockspace(const KernelLockspace&) = delete;
   KernelLockspace& operator=(const KernelLockspace&) = delete;
 
-  /// Closes it, and takes the host out of it if no other mount has it. kBusy when other programs
-  /// of the host hold locks in it: then it is open again. With `force` theirs are gone. Waits for
-  /// the cluster, and for programs that have it open and hold nothing.
+  /// Closes it, and takes the host out of it if no other mount has it. kBusy, and open as before,
+  /// when another program of the host has it open; with `force` the host leaves as soon as that has
+  /// closed it. Waits for the cluster.
   LockErrc leave(bool force);
 
   const std::string& name() const { return name_; }

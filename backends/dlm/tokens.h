@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
+#include <array>
 #include <functional>
+#include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -15,16 +18,22 @@ namespace lockfs::dlm {
 /// given. Who holds the lock, and then takes the counter, gets a number greater than any that was
 /// given for that lock before, for each of them was given under the counter too.
 ///
-/// A counter that is new, or invalid because a node died with it, starts anew from the sequence
-/// number of the cluster's membership (in the upper bits), which grew with that death, and the
-/// milliseconds since 2020 (in the lower 40), which grow when all mounts have left and come again.
+/// - Handed over in order, a counter goes on where it was.
+/// - One that is invalid, because a mount or a node died with it, goes on kReserve further: no one
+///   gives more without storing. If the node died that kept it, what survives may be older; then
+///   the membership's sequence number, in the upper bits, has grown.
+/// - One that is new goes on from that number and the clock, in the lower bits, in units that no
+///   mount can outrun: when all mounts that knew it have left, the nodes' clocks have to agree
+///   within the time until the next one comes.
 class Tokens {
  public:
-  static constexpr size_t kCounters = 1024;
+  static constexpr size_t kCounters = 256;
+  static constexpr uint64_t kReserve = uint64_t{1} << 24;
 
-  /// How it speaks to KernelLocks, which lives on another thread.
+  /// How it speaks to the threads.
   struct Verbs {
     std::function<LockNo()> new_number;
+    /// As KernelLocks::acquire().
     std::function<void(LockNo, const std::string& space, const std::string& resource, Mode mode,
                        const std::optional<LockValue>& write)>
         acquire;
@@ -33,13 +42,17 @@ class Tokens {
   };
   explicit Tokens(Verbs verbs) : verbs_(std::move(verbs)) {}
 
-  /// The next token; called at once if the counter is here. 0: out of reach.
+  /// The next token, if the counter is here; else 0, and nothing happens.
+  uint64_t take(std::string_view space, std::string_view name);
+  /// The next token, once the counter is here. 0: out of reach.
   using Given = std::function<void(uint64_t token)>;
-  void next(const std::string& space, std::string_view name, Given given);
+  void next(std::string_view space, std::string_view name, Given given);
   /// This node gives the lock up, because another one wants it: that one will want the counter.
-  void hand_over(const std::string& space, std::string_view name);
-  /// The lockspace is left, or lost: who waits gets 0.
-  void forget(const std::string& space);
+  void hand_over(std::string_view space, std::string_view name);
+  /// The lockspace is left: the counters are handed over, who waits gets 0.
+  void leave(std::string_view space);
+  /// All lockspaces.
+  void leave_all();
 
   // Events of KernelLocks; false if the lock is no counter.
   bool granted(LockNo no, Mode mode, const LockValue& value);
@@ -47,28 +60,31 @@ class Tokens {
   bool blocking(LockNo no);
   void started(LockNo no, uint64_t ring_sequence);  ///< 0: corosync does not answer.
 
-  /// The least token at that membership and time (milliseconds since 1970).
-  static uint64_t base(uint64_t ring_sequence, uint64_t milliseconds);
+  /// The least token at that membership and time (microseconds since 1970).
+  static uint64_t base(uint64_t ring_sequence, uint64_t microseconds);
 
  private:
   struct Counter {
     LockNo no = LockNo::kNone;
-    std::string space;
+    const std::string* space = nullptr;
     std::string resource;
     bool here = false;    ///< Held in EX.
     bool sure = false;    ///< `last` is no less than any token that was given.
     bool asking = false;  ///< A conversion, or the ring's sequence, is under way.
     bool wanted = false;  ///< By another node, since it is here.
     uint64_t last = 0;
+    uint64_t stored = 0;  ///< What the value block has.
     std::vector<Given> waiting;
   };
-  Counter& counter(const std::string& space, std::string_view name);
+  using Counters = std::array<Counter, kCounters>;
+  Counter& counter(std::string_view space, std::string_view name);
+  void convert(Counter& counter, Mode mode);
   void serve(Counter& counter);
   void give_up(Counter& counter);
   void fail(Counter& counter);
 
   Verbs verbs_;
-  std::unordered_map<std::string, Counter> counters_;  ///< By space NUL resource.
+  std::map<std::string, std::unique_ptr<Counters>, std::less<>> spaces_;
   std::unordered_map<LockNo, Counter*> by_number_;
 };
 

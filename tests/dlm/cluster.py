@@ -324,7 +324,7 @@ def main():
     parser.add_argument("-t", dest="timeout", type=float, default=300, metavar="SECONDS")
     parser.add_argument("-m", dest="memory", type=int, default=1024, metavar="MIB")
     parser.add_argument("--token", type=int, default=1000, metavar="MS")
-    parser.add_argument("--fence", choices=("off", "none", "stub"), default="off")
+    parser.add_argument("--fence", choices=("off", "quorum", "none", "stub"), default="off")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
     sys.stdout.reconfigure(errors="surrogateescape")

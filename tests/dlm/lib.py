@@ -161,6 +161,9 @@ class World:
     def mounts(self):
         return [self.mount(number) for number in self.cluster.nodes]
 
+    def mounts_made(self):
+        return [thing for thing in self.made if isinstance(thing, Mount)]
+
     def actor(self, mount, name, space="default"):
         self.count += 1
         made = Actor(mount.node, f"{self.scenario}-{self.count}", mount.lock(name, space))

@@ -33,10 +33,18 @@ class TokensTest : public testing::Test {
     asked_.erase(asked_.begin());
     return first;
   }
+  // The ring is told, and what the counter begins with is stored.
   void started(uint64_t ring) {
     ASSERT_NE(started_, LockNo::kNone) << "it did not ask for the ring";
     tokens_.started(std::exchange(started_, LockNo::kNone), ring);
+    if (ring == 0) return;
+    EXPECT_EQ(given_, 0U) << "not before it is stored";
+    const Asked store = take();
+    EXPECT_EQ(store.mode, Mode::kEX);
+    ASSERT_TRUE(store.write);
+    tokens_.granted(store.no, Mode::kEX, *store.write);
   }
+  static uint64_t ring_of(uint64_t token) { return token >> 46 << 2; }
 
   uint64_t last_ = 0;
   uint64_t given_ = 0;
@@ -58,9 +66,9 @@ TEST_F(TokensTest, ANewCounterBeginsAtTheClusterAndTheClock) {
   EXPECT_EQ(ask.resource.front(), '\0') << "no file can have that name";
   EXPECT_TRUE(tokens_.granted(ask.no, Mode::kEX, {}));
   EXPECT_EQ(times_, 0);
-  started(7);
+  started(28);
   EXPECT_EQ(times_, 1);
-  EXPECT_EQ(given_ >> 40, 7U);
+  EXPECT_EQ(ring_of(given_), 28U);
   const uint64_t first = given_;
   EXPECT_EQ(token("a"), first + 1) << "while the counter is here it costs nothing";
   EXPECT_THAT(asked_, testing::IsEmpty());
@@ -70,7 +78,7 @@ TEST_F(TokensTest, AHandOverTakesTheLastTokenAlong) {
   token("a");
   const Asked ask = take();
   tokens_.granted(ask.no, Mode::kEX, {});
-  started(7);
+  started(28);
   const uint64_t last = token("a");
   EXPECT_TRUE(tokens_.blocking(ask.no));
   const Asked back = take();
@@ -90,8 +98,50 @@ TEST_F(TokensTest, AValueThatADeathMadeInvalidIsPassedByTheRing) {
   old.valid = false;
   tokens_.granted(take().no, Mode::kEX, old);
   EXPECT_EQ(times_, 0);
+  started(32);
+  EXPECT_EQ(ring_of(given_), 32U);
+}
+
+// A mount died with the counter, and gave tokens that it did not store: fewer than the reserve.
+TEST_F(TokensTest, AfterADeathTheReserveIsPassed) {
+  token("a");
+  LockValue old;
+  const uint64_t ahead = Tokens::base(400, 0);  // Of a clock, or a cluster, before ours.
+  for (size_t i = 0; i < 8; ++i) old.bytes.at(i) = static_cast<uint8_t>(ahead >> (8 * i));
+  old.valid = false;
+  tokens_.granted(take().no, Mode::kEX, old);
   started(8);
-  EXPECT_EQ(given_ >> 40, 8U);
+  EXPECT_GT(given_, ahead + Tokens::kReserve);
+}
+
+TEST_F(TokensTest, NobodyGivesMoreThanTheReserveWithoutStoring) {
+  token("a");
+  tokens_.granted(take().no, Mode::kEX, {});
+  started(7);
+  const uint64_t first = given_;
+  uint64_t last = first;
+  while (asked_.empty()) {
+    ASSERT_LT(last - first, Tokens::kReserve);
+    const uint64_t token = tokens_.take("default", "a");
+    if (token == 0) break;
+    ASSERT_EQ(token, last + 1);
+    last = token;
+  }
+  const Asked store = take();
+  EXPECT_EQ(store.mode, Mode::kEX);
+  tokens_.granted(store.no, Mode::kEX, *store.write);
+  EXPECT_EQ(token("a"), last + 1);
+}
+
+TEST_F(TokensTest, WhoLeavesHandsItsCountersOver) {
+  token("a");
+  const Asked ask = take();
+  tokens_.granted(ask.no, Mode::kEX, {});
+  started(7);
+  tokens_.leave_all();
+  const Asked back = take();
+  EXPECT_EQ(back.mode, Mode::kNL);
+  EXPECT_TRUE(back.write);
 }
 
 TEST_F(TokensTest, WhoWaitsIsServedBeforeTheCounterGoes) {
@@ -100,7 +150,7 @@ TEST_F(TokensTest, WhoWaitsIsServedBeforeTheCounterGoes) {
   tokens_.next("default", "a", [this](uint64_t) { ++times_; });
   EXPECT_TRUE(tokens_.blocking(ask.no)) << "it comes early";
   tokens_.granted(ask.no, Mode::kEX, {});
-  started(7);
+  started(28);
   EXPECT_EQ(times_, 2);
   EXPECT_EQ(take().mode, Mode::kNL);
 }
@@ -109,7 +159,7 @@ TEST_F(TokensTest, WhoAsksWhileItGoesHasItBackAfter) {
   token("a");
   const Asked ask = take();
   tokens_.granted(ask.no, Mode::kEX, {});
-  started(7);
+  started(28);
   tokens_.blocking(ask.no);
   const Asked back = take();
   times_ = 0;
@@ -134,10 +184,10 @@ TEST_F(TokensTest, OutOfReachThereIsNone) {
   EXPECT_EQ(given_, 0U);
   EXPECT_EQ(token("a"), 0U) << "nor later, before corosync has told";
   EXPECT_EQ(times_, 2);
-  started(9);
-  EXPECT_EQ(given_ >> 40, 9U);
+  started(36);
+  EXPECT_EQ(ring_of(given_), 36U);
   token("other, on another counter");
-  tokens_.forget("default");
+  tokens_.leave("default");
   EXPECT_EQ(times_, 4);
   EXPECT_EQ(given_, 0U);
 }
@@ -150,9 +200,9 @@ TEST_F(TokensTest, WhatIsNoCounterIsLeftAlone) {
 }
 
 TEST(TokenBase, GrowsWithTheRingThenWithTime) {
-  constexpr uint64_t kNow = 1795000000000;  // In 2026.
-  EXPECT_GT(Tokens::base(8, kNow), Tokens::base(4, kNow + 1000ULL * 3600 * 24 * 365));
-  EXPECT_GT(Tokens::base(4, kNow + 1), Tokens::base(4, kNow));
+  constexpr uint64_t kNow = 1795000000000000;  // In 2026.
+  EXPECT_GT(Tokens::base(8, kNow), Tokens::base(4, kNow + 1000000ULL * 3600 * 24 * 365));
+  EXPECT_GT(Tokens::base(4, kNow + 8), Tokens::base(4, kNow));
   EXPECT_GT(Tokens::base(4, 0), Tokens::base(0, kNow));
 }
 
