@@ -65,9 +65,17 @@ LockFs::LockFs(EventLoop& loop, const Options& options, Backends backends)
     space.gid = getgid();
     space.mode = settings.mode.value_or(0777);
     space.capacity = settings.capacity.value_or(options.capacity);
-    table_.join_lockspace(
-        space, [](LockErrc /*result*/) {});  // The backend says what is wrong, and goes on.
+    ++joining_;
+    table_.join_lockspace(space, [this, is_default = name == "default"](LockErrc result) {
+      if (is_default) joined_ = result;
+      if (--joining_ == 0 && when_joined_) when_joined_(joined_);
+    });
   }
+}
+
+void LockFs::when_joined(std::function<void(LockErrc)> ready) {
+  if (joining_ == 0) return ready(joined_);
+  when_joined_ = std::move(ready);
 }
 
 LockBackend& LockFs::backend_of(const std::string& lockspace) {

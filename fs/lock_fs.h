@@ -37,6 +37,9 @@ class LockFs final : public LockObserver {
   using Backends = std::map<std::string, LockBackend*>;
   LockFs(EventLoop& loop, const Options& options, Backends backends);
 
+  /// Calls `ready` once the lockspaces that are there from the start are joined, or cannot be: with
+  /// what became of `default`.
+  void when_joined(std::function<void(LockErrc)> ready);
   /// The mount is gone: ends what still waits for an answer. Nothing comes after it.
   void end();
 
@@ -226,6 +229,9 @@ class LockFs final : public LockObserver {
   std::unordered_map<const Lock*, std::vector<HandleId>> pollers_;
   std::vector<fuse_req_t> interrupted_;
   std::vector<OwnerId> new_holders_;  ///< Whose processes are not looked up yet.
+  size_t joining_ = 0;  ///< Lockspaces of the start that are not joined yet.
+  LockErrc joined_ = LockErrc::kOk;
+  std::function<void(LockErrc)> when_joined_;
   TimerId capture_timer_ = TimerId::kNone;
   TimerId poll_timer_ = TimerId::kNone;
 };

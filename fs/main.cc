@@ -127,8 +127,16 @@ int serve(const Options& options, Parent& parent) {
       status = kFailed;
       return;
     }
-    spdlog::info("{} serves {}", options.mountpoint, options.source);
-    parent.tell_ready();
+    fs.when_joined([&](LockErrc result) {
+      if (result == LockErrc::kOk) {
+        spdlog::info("{} serves {}", options.mountpoint, options.source);
+        return parent.tell_ready();
+      }
+      spdlog::error("{}: the lockspace default cannot be joined: {}", options.source,
+                    make_error_code(result).message());
+      status = kFailed;
+      loop.stop();
+    });
   });
   if (const auto refusal = session.read_options()) {
     spdlog::error("{}", *refusal);

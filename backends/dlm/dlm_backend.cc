@@ -172,7 +172,14 @@ void DlmBackend::join(QueryId query, std::string_view lockspace, mode_t mode) {
     const auto failure = kernel_->join(name, mode);
     if (failure) spdlog::error("dlm: {}", failure->words);
     const LockErrc result = failure ? failure->why : LockErrc::kOk;
-    outlet_->post([this, query, result] { events_->answered(query, result, {}); });
+    outlet_->post([this, query, name, result] {
+      const auto found = spaces_.find(name);
+      if (result != LockErrc::kOk || found == spaces_.end()) {
+        return events_->answered(query, result, {});
+      }
+      when_known(found->second, query,
+                 [this, query] { events_->answered(query, LockErrc::kOk, {}); });
+    });
   });
   group_thread_.post([this, name] { group_->join(name); });
 }

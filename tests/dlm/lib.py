@@ -1,4 +1,4 @@
-"""What the scenarios on clusters of virtual machines share: the world (cluster, mounts, actors), and a line for each."""
+"""What the scenarios on clusters of virtual machines share: the world (cluster, mounts, actors), a line for each."""
 
 import contextlib
 import json
@@ -114,7 +114,8 @@ class Mount:
         self.mount()
 
     def mount(self):
-        status, words = self.node.hr(f"mkdir -p {self.point} && timeout 30 {self.binary} dlm: {self.point} 2>>{self.log}")
+        command = f"mkdir -p {self.point} && timeout 30 {self.binary} dlm: {self.point} 2>>{self.log}"
+        status, words = self.node.hr(command)
         check(status == 0, f"node {self.node.number}: no mount ({status}): {words}{self.log_text()}")
 
     def log_text(self):

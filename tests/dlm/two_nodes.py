@@ -323,8 +323,8 @@ def controld_killed(world):
     check(seen < 3, f"a reader on A gets an answer, after {seen:.1f} s")
     rejoined(world, on_b, b, "controld", granted["token"])
     check(ahead > 0, f"A must be told before B has it ({took:.2f} s after the kill), not {-ahead * 1000:.1f} ms after")
-    return (f"B has it after {took:.2f} s, A is told {ahead * 1000:.1f} ms before; requests on A fail within {late:.2f} s; "
-            "after a restart A locks again")
+    return (f"B has it after {took:.2f} s, A is told {ahead * 1000:.1f} ms before; requests on A fail within "
+            f"{late:.2f} s; after a restart A locks again")
 
 
 def frozen(world, cold, other):
