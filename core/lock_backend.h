@@ -140,7 +140,7 @@ class LockBackend {
   virtual void cancel(ClaimId claim) = 0;
   /// Give the claim up, pending or held. Cannot fail; no event of this claim follows.
   virtual void release(ClaimId claim) = 0;
-  /// Who holds under a claim that is held; for others to read. Again whenever it has changed.
+  /// Who holds under a claim, or waits for it; for others to read. Again whenever it has changed.
   virtual void describe(ClaimId claim, const Presence& who) = 0;
   /// Where traits().value_block and other_nodes: what a holder of PW or EX wrote. Other nodes have
   /// it with their next grants, at the latest when the claim is made weaker or released.

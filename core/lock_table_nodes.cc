@@ -185,19 +185,22 @@ void LockTable::describe_claims() {
       if (!o->held.above_null()) continue;
       if (count++ == 0) shown = o;
     }
-    if (shown == nullptr) continue;
-    const ProcessInfo info = processes_.describe(shown->client.pid);
+    const bool waits = shown == nullptr;
+    if (waits) shown = owners_.find(claim->asked_for);
+    if (shown == nullptr || (waits && !shown->wait)) continue;
+    const Client client = waits ? shown->wait->client : shown->client;
+    const ProcessInfo info = processes_.describe(client.pid);
     Presence who;
     who.host = host;
-    who.pid = info.process != 0 ? info.process : shown->client.pid;
+    who.pid = info.process != 0 ? info.process : client.pid;
     who.comm = info.comm;
-    who.uid = shown->client.uid;
+    who.uid = client.uid;
     who.container = info.container;
-    const auto since =
-        std::chrono::system_clock::now().time_since_epoch() - (timers_.now() - shown->since);
+    const auto since = std::chrono::system_clock::now().time_since_epoch() -
+                       (timers_.now() - (waits ? shown->wait->since : shown->since));
     who.since = std::chrono::duration_cast<std::chrono::nanoseconds>(since).count();
     if (shown->extras) who.note = shown->extras->note;
-    who.more = count - 1;
+    who.more = waits ? 0 : count - 1;
     who.token = shown->token;
     lock.space->backend->describe(id, who);
   }

@@ -127,25 +127,26 @@ int serve(const Options& options, Parent& parent) {
       status = kFailed;
       return;
     }
-    fs.when_joined([&](LockErrc result) {
-      if (result == LockErrc::kOk) {
-        spdlog::info("{} serves {}", options.mountpoint, options.source);
-        return parent.tell_ready();
-      }
-      spdlog::error("{}: the lockspace default cannot be joined: {}", options.source,
-                    make_error_code(result).message());
-      status = kFailed;
-      loop.stop();
-    });
+    spdlog::info("{} serves {}", options.mountpoint, options.source);
+    parent.tell_ready();
   });
   if (const auto refusal = session.read_options()) {
     spdlog::error("{}", *refusal);
     return kUsage;
   }
-  if (const auto failure = session.mount()) {
-    spdlog::error("{}", *failure);
-    return kFailed;
-  }
+  const auto fail = [&](const std::string& words) {
+    spdlog::error("{}", words);
+    status = kFailed;
+    loop.stop();
+  };
+  // Whoever sees the mount can use it.
+  fs.when_joined([&](LockErrc result) {
+    if (result != LockErrc::kOk) {
+      return fail(options.source +
+                  ": the lockspace default cannot be joined: " + make_error_code(result).message());
+    }
+    if (const auto failure = session.mount()) fail(*failure);
+  });
   loop.run();
   close(signals);
   return status;

@@ -44,10 +44,10 @@ class DlmBackend::GroupTold final : public dlm::GroupEvents {
       backend_.heard(space, from, message);
     });
   }
-  void members(const std::string& space, const std::vector<Member>& all,
-               const std::vector<Member>& joined, const std::vector<Member>& left) override {
-    outlet_.post([this, space, self = backend_.group_->self(), all, joined, left] {
-      backend_.members(space, self, all, joined, left);
+  void members(const std::string& space, const dlm::Membership& now) override {
+    const bool unfenced = !now.joined.empty() && dlm::fencing_is_off();
+    outlet_.post([this, space, self = backend_.group_->self(), now, unfenced] {
+      backend_.members(space, self, now, unfenced);
     });
   }
 

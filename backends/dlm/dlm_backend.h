@@ -104,6 +104,7 @@ class DlmBackend final : public LockBackend {
     Want asked;                ///< By what is under way.
     std::optional<Want> next;  ///< What the claim asked for meanwhile.
     int attempts = 0;
+    uint64_t deaths = 0;             ///< Of nodes, when it was asked for.
     uint64_t count = 0;              ///< Tells a token that is waited for from one before.
     bool wanted = false;             ///< Somebody waits for what is held.
     LockValue value;                 ///< The value block as we know it.
@@ -137,6 +138,8 @@ class DlmBackend final : public LockBackend {
     std::unordered_map<std::string, Resource, Lockspace::Hash, std::equal_to<>> resources;
     Member self;
     std::vector<Member> members;
+    uint64_t deaths = 0;      ///< Of nodes, that we have seen.
+    std::set<Member> buried;  ///< Members that went with their nodes.
     std::set<Member> silent;  ///< They did not answer in time, and were not heard since.
     dlm::SharedPins pins;
     bool asks_for_pins = false;
@@ -200,8 +203,8 @@ class DlmBackend final : public LockBackend {
   void tell(const Space& space, Member to, uint64_t number, Replies locks);
   void answer_ask(Space& space, Member from, const Message& message);
   void heard(const std::string& dlm_name, Member from, const Message& message);
-  void members(const std::string& dlm_name, Member self, const std::vector<Member>& all,
-               const std::vector<Member>& joined, const std::vector<Member>& left);
+  void members(const std::string& dlm_name, Member self, const dlm::Membership& now, bool unfenced);
+  void two_halves_met(uint32_t node);
 
   EventLoop& loop_;
   std::string prefix_;

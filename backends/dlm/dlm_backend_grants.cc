@@ -88,6 +88,7 @@ void DlmBackend::request(Resource& resource, Busy whose, Want want) {
 
 void DlmBackend::submit(Resource& resource) {
   ++resource.attempts;
+  resource.deaths = resource.space->deaths;
   std::optional<LockValue> write;
   if (resource.held == Mode::kNL) {
     number(resource);  // Not the anchor's conversion, which would pass all who wait.
@@ -108,6 +109,9 @@ void DlmBackend::granted(LockNo no, Mode mode, const LockValue& value) {
   resource.held = mode;
   resource.wanted = false;  // Of what it was; the DLM says it again.
   if (!resource.write) resource.value = value;
+  // Granted by the death of a node that had the value: then the DLM has no other, and says nothing.
+  const bool none = value.bytes == LockValue().bytes;
+  if (none && resource.deaths != resource.space->deaths) resource.value.valid = false;
   if (mode == Mode::kNL) anchored(resource);
   if (whose == Busy::kOwn) return own_ended(resource);
   if (!quorate_ && mode != Mode::kNL) return fail(resource, LockErrc::kUnreachable);

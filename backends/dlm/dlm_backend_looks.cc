@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // What the mounts tell each other: who holds a lock and who waits, what is only kept, and pins.
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -320,25 +322,39 @@ void DlmBackend::be_known(Space& space) {
   });
 }
 
-void DlmBackend::members(const std::string& dlm_name, Member self, const std::vector<Member>& all,
-                         const std::vector<Member>& joined, const std::vector<Member>& left) {
+void DlmBackend::members(const std::string& dlm_name, Member self, const dlm::Membership& now,
+                         bool unfenced) {
   const auto found = spaces_.find(dlm_name);
   if (found == spaces_.end()) return;
   Space& space = found->second;
   space.self = self;
-  space.members = all;
-  std::erase_if(space.silent,
-                [&](const Member& m) { return std::find(all.begin(), all.end(), m) == all.end(); });
-  for (const Member& to : space.pins.members(self, all, joined)) say_pins(space, to);
-  if (all.empty()) return forget_group(space);
+  space.members = now.all;
+  const auto is_gone = [&](const Member& m) {
+    return std::find(now.all.begin(), now.all.end(), m) == now.all.end();
+  };
+  std::erase_if(space.silent, is_gone);
+  space.deaths += now.gone.size();
+  space.buried.insert(now.gone.begin(), now.gone.end());
+  for (const Member& to : space.pins.members(self, now.all, now.joined)) say_pins(space, to);
+  if (now.all.empty()) return forget_group(space);
   std::vector<uint64_t> open;
   for (const auto& [number, question] : questions_) {
     if (question.space == &space && question.missing) open.push_back(number);
   }
   for (const uint64_t number : open) {
-    for (const Member& gone : left) answered_by(number, gone);
+    for (const Member& gone : now.left) answered_by(number, gone);
   }
   be_known(space);
+  for (const Member& back : now.joined) {
+    if (space.buried.erase(back) != 0 && unfenced) two_halves_met(back.node);
+  }
+}
+
+// A node that was taken for dead is back as it was: each side may have granted what the other held.
+void DlmBackend::two_halves_met(uint32_t node) {
+  spdlog::error("dlm: node {} was gone and is back without a restart, as fencing is off", node);
+  lose_claims("node " + std::to_string(node) +
+              ", which was taken for dead, is back, and as fencing is off may hold it as well");
 }
 
 }  // namespace lockfs

@@ -41,8 +41,12 @@ void Groups::changed(cpg_handle_t handle, const cpg_name* /*name*/, const cpg_ad
   void* context = nullptr;
   if (cpg_context_get(handle, &context) != CS_OK) return;
   const Group& group = *static_cast<Group*>(context);
-  group.groups->events_.members(group.space, list_of(members, member_count),
-                                list_of(joined, joined_count), list_of(left, left_count));
+  Membership now{
+      list_of(members, member_count), list_of(joined, joined_count), list_of(left, left_count), {}};
+  for (size_t i = 0; i < left_count; ++i) {
+    if (left[i].reason == CPG_REASON_NODEDOWN) now.gone.push_back(now.left[i]);
+  }
+  group.groups->events_.members(group.space, now);
 }
 
 bool Groups::enter(Group& group) {
@@ -78,7 +82,7 @@ void Groups::cut_off(Group& group) {
   cpg_finalize(group.handle);
   group.handle = 0;
   group.unsent.clear();
-  events_.members(group.space, {}, {}, {});
+  events_.members(group.space, {});
   loop_.timers.schedule(Clock::now() + kEnterPause, [this, space = group.space] {
     if (groups_.contains(space)) join(space);
   });

@@ -22,16 +22,22 @@ struct Member {
   auto operator<=>(const Member&) const = default;
 };
 
+/// A change of a group's members.
+struct Membership {
+  std::vector<Member> all;  ///< From now on. None at all: we are cut off from corosync.
+  std::vector<Member> joined;
+  std::vector<Member> left;
+  std::vector<Member> gone;  ///< Of those that left: with their nodes, which may be cut off only.
+};
+
 /// What the mounts that have a lockspace in common say to each other. All hear the same messages
 /// and changes of membership in the same order, their own messages too.
 class GroupEvents {
  public:
   virtual ~GroupEvents() = default;
   virtual void heard(const std::string& space, Member from, const std::string& text) = 0;
-  /// Those that are in it from now on; `joined` and `left` say what has changed. None at all: we
-  /// are cut off from corosync.
-  virtual void members(const std::string& space, const std::vector<Member>& all,
-                       const std::vector<Member>& joined, const std::vector<Member>& left) = 0;
+  /// The members from now on.
+  virtual void members(const std::string& space, const Membership& now) = 0;
 };
 
 /// The groups of this mount: one a lockspace, a closed process group of corosync (CPG). A call
