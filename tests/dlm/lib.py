@@ -242,6 +242,9 @@ def run(scenarios, nodes, **options):
         print(f"usage: {sys.argv[0]} LOCKFS [SCENARIO...]", file=sys.stderr)
         return 2
     staged = subprocess.run([HERE / "stage.sh"], check=False).returncode
+    if staged == SKIP and "dlm" in os.environ.get("LOCKFS_TEST_REQUIRE", "").split():
+        print("LOCKFS_TEST_REQUIRE names dlm: it may not be skipped")
+        return 1
     if staged != 0:
         return staged
     # A guest caches what it reads from the host's root: the binary must not change while it runs.

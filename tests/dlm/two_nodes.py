@@ -322,13 +322,15 @@ def controld_killed(world):
     _, _, seen = on_a.see("controld")
     check(seen < 3, f"a reader on A gets an answer, after {seen:.1f} s")
     rejoined(world, on_b, b, "controld", granted["token"])
-    check(ahead > 0, f"A must be told before B has it ({took:.2f} s after the kill), not {-ahead * 1000:.1f} ms after")
-    return (f"B has it after {took:.2f} s, A is told {ahead * 1000:.1f} ms before; requests on A fail within "
-            f"{late:.2f} s; after a restart A locks again")
+    # Without fencing nobody can promise that A is told first; with it, B waits until A is off.
+    order = f"{ahead * 1000:.0f} ms before" if ahead > 0 else f"{-ahead * 1000:.0f} ms after"
+    return (f"B has it after {took:.2f} s, A is told {order}; requests on A fail within {late:.2f} s; after a restart "
+            "A locks again")
 
 
 def frozen(world, cold, other):
-    """Nothing can be told to a frozen machine: two believe that they hold until it is told, and tokens decide."""
+    """Nothing can be told to a frozen machine: without fencing two hold until it runs again, and tokens decide. Of two
+    halves nobody can say which is right, so all are told; which of them dlm_controld ends is by chance."""
     mounts = dict(zip((A, B), world.mounts()))
     name = f"frozen{cold}"
     a, b = world.actor(mounts[cold], name), world.actor(mounts[other], name)
@@ -344,12 +346,14 @@ def frozen(world, cold, other):
     thawed = time.monotonic()
     said = a.hear(20)
     told = time.monotonic() - thawed
-    lost = b.hear(1)
-    check(said and said["is"] == "lost", f"the holder that was frozen is told; the other was told: {lost}")
-    a.fails("write EX try", "ESTALE")
-    check(not lost, f"the other node's holder, to whom it was granted, keeps it: {lost}")
-    rejoined(world, mounts[other], b, name, second, cold)
-    return f"the other has it {took:.1f} s after the freeze; the holder is told {told:.2f} s after the thaw"
+    check(said and said["is"] == "lost", f"the holder that was frozen is told: {said}")
+    b.expect("lost", 20)
+    for holder in (a, b):
+        holder.fails("write EX try", "ESTALE")
+    world.reboot()
+    # Tokens begin anew here: these machines have no disk to keep corosync's sequence number on.
+    world.actor(world.mount(other, "-after"), name).take("EX")
+    return f"the other has it {took:.1f} s after the freeze; both are told, {told:.2f} s after the thaw"
 
 
 def machine_frozen(world):
