@@ -3,6 +3,7 @@
 
 #include <corosync/corotypes.h>
 #include <corosync/quorum.h>
+#include <corosync/votequorum.h>
 #include <linux/capability.h>
 #include <unistd.h>
 
@@ -94,6 +95,16 @@ bool fencing_is_off() {
   std::string config(DLMC_DUMP_SIZE, '\0');
   return dlmc_dump_config(config.data()) >= 0 &&
          config.find("enable_fencing=0") != std::string::npos;
+}
+
+bool halves_may_both_have_quorum(uint32_t node) {
+  votequorum_handle_t handle = 0;
+  votequorum_callbacks_t callbacks{};
+  if (votequorum_initialize(&handle, &callbacks) != CS_OK) return true;
+  votequorum_info info{};
+  const bool told = votequorum_getinfo(handle, node, &info) == CS_OK;
+  votequorum_finalize(handle);
+  return !told || (info.flags & VOTEQUORUM_INFO_TWONODE) != 0;
 }
 
 QuorumWatch::QuorumWatch() : handle_(connect_quorum(&ring_)) {

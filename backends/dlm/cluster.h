@@ -39,6 +39,10 @@ class RingSequence {
 /// held what others are granted meanwhile.
 bool fencing_is_off();
 
+/// Whether two halves of the cluster may both have quorum (two_node); `node` is this one. True when
+/// corosync does not say.
+bool halves_may_both_have_quorum(uint32_t node);
+
 /// Tells when the cluster gains or loses quorum: its connection can be read when that may have
 /// changed.
 class QuorumWatch {

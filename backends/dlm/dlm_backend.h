@@ -203,7 +203,7 @@ class DlmBackend final : public LockBackend {
   void tell(const Space& space, Member to, uint64_t number, Replies locks);
   void answer_ask(Space& space, Member from, const Message& message);
   void heard(const std::string& dlm_name, Member from, const Message& message);
-  void members(const std::string& dlm_name, Member self, const dlm::Membership& now, bool unfenced);
+  void members(const std::string& dlm_name, Member self, const dlm::Membership& now, bool doubtful);
   void two_halves_met(uint32_t node);
 
   EventLoop& loop_;

@@ -323,7 +323,7 @@ void DlmBackend::be_known(Space& space) {
 }
 
 void DlmBackend::members(const std::string& dlm_name, Member self, const dlm::Membership& now,
-                         bool unfenced) {
+                         bool doubtful) {
   const auto found = spaces_.find(dlm_name);
   if (found == spaces_.end()) return;
   Space& space = found->second;
@@ -346,11 +346,12 @@ void DlmBackend::members(const std::string& dlm_name, Member self, const dlm::Me
   }
   be_known(space);
   for (const Member& back : now.joined) {
-    if (space.buried.erase(back) != 0 && unfenced) two_halves_met(back.node);
+    if (space.buried.erase(back) != 0 && doubtful) two_halves_met(back.node);
   }
 }
 
-// A node that was taken for dead is back as it was: each side may have granted what the other held.
+// A node that was taken for dead is back as it was, without fencing and where both of two halves have
+// quorum: each side may have granted what the other held.
 void DlmBackend::two_halves_met(uint32_t node) {
   spdlog::error("dlm: node {} was gone and is back without a restart, as fencing is off", node);
   lose_claims("node " + std::to_string(node) +
