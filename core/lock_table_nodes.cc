@@ -177,7 +177,6 @@ void LockTable::describe_claims() {
   for (const ClaimId id : std::exchange(undescribed_, {})) {
     Claim* claim = claims_.find(id);
     if (claim == nullptr) continue;
-    claim->undescribed = false;
     const Lock& lock = *claim->lock;
     const Owner* shown = nullptr;
     uint32_t count = 0;
@@ -187,7 +186,14 @@ void LockTable::describe_claims() {
     }
     const bool waits = shown == nullptr;
     if (waits) shown = owners_.find(claim->asked_for);
+    claim->undescribed = false;
     if (shown == nullptr || (waits && !shown->wait)) continue;
+    const TimePoint since = waits ? shown->wait->since : shown->since;
+    if (timers_.now() - since < kDescribeAfter) {  // Another one by now.
+      claim->undescribed = true;
+      undescribed_.push_back(id);
+      continue;
+    }
     const Client client = waits ? shown->wait->client : shown->client;
     const ProcessInfo info = processes_.describe(client.pid);
     Presence who;
@@ -196,14 +202,15 @@ void LockTable::describe_claims() {
     who.comm = info.comm;
     who.uid = client.uid;
     who.container = info.container;
-    const auto since = std::chrono::system_clock::now().time_since_epoch() -
-                       (timers_.now() - (waits ? shown->wait->since : shown->since));
-    who.since = std::chrono::duration_cast<std::chrono::nanoseconds>(since).count();
+    const auto then = std::chrono::system_clock::now().time_since_epoch() - (timers_.now() - since);
+    who.since = std::chrono::duration_cast<std::chrono::nanoseconds>(then).count();
     if (shown->extras) who.note = shown->extras->note;
     who.more = waits ? 0 : count - 1;
     who.token = shown->token;
     lock.space->backend->describe(id, who);
   }
+  if (undescribed_.empty()) return;
+  timers_.schedule(timers_.now() + kDescribeAfter, [this] { describe_claims(); });
 }
 
 }  // namespace lockfs

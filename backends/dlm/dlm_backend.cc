@@ -46,11 +46,10 @@ class DlmBackend::GroupTold final : public dlm::GroupEvents {
   }
   void members(const std::string& space, const dlm::Membership& now) override {
     const Member self = backend_.group_->self();
-    const bool doubtful = !now.joined.empty() && dlm::fencing_is_off() &&
-                          dlm::halves_may_both_have_quorum(self.node);
-    outlet_.post([this, space, self, now, doubtful] {
-      backend_.members(space, self, now, doubtful);
-    });
+    const bool doubtful =
+        !now.joined.empty() && dlm::fencing_is_off() && dlm::halves_may_both_have_quorum(self.node);
+    outlet_.post(
+        [this, space, self, now, doubtful] { backend_.members(space, self, now, doubtful); });
   }
 
  private:

@@ -338,7 +338,8 @@ void DlmBackend::expire() {
 
 void DlmBackend::release_lock(LockNo no, const std::optional<LockValue>& write) {
   if (broken_) return;  // The kernel would sleep on it for ever.
-  kernel_thread_.post([this, no, write] { kernel_->release(no, write); });
+  const bool tell = when_gone_.contains(no);
+  kernel_thread_.post([this, no, write, tell] { kernel_->release(no, write, tell); });
 }
 
 // Its lock is released; events of it find nobody, but whoever waits for its end.

@@ -350,8 +350,8 @@ void DlmBackend::members(const std::string& dlm_name, Member self, const dlm::Me
   }
 }
 
-// A node that was taken for dead is back as it was, without fencing and where both of two halves have
-// quorum: each side may have granted what the other held.
+// A node that was taken for dead is back as it was, without fencing and where both of two halves
+// have quorum: each side may have granted what the other held.
 void DlmBackend::two_halves_met(uint32_t node) {
   spdlog::error("dlm: node {} was gone and is back without a restart, as fencing is off", node);
   lose_claims("node " + std::to_string(node) +

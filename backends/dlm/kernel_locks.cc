@@ -14,7 +14,7 @@ constexpr auto kJoinPause = std::chrono::seconds(2);
 // The kernel refuses a cancel or an unlock while a message about the lock is under way.
 constexpr auto kRetry = std::chrono::milliseconds(1);
 
-// Whose calls libdlm makes on this thread.
+// Whose events libdlm tells on this thread, while it does.
 thread_local KernelLocks* current = nullptr;
 
 uint32_t dlm_mode(Mode mode) { return static_cast<uint32_t>(mode); }
@@ -43,10 +43,16 @@ std::optional<KernelLockspace::Failure> KernelLocks::join(const std::string& spa
 
 void KernelLocks::watch(const KernelLockspace& space) {
   loop_.watch(space.fd(), [this, fd = space.fd()] {
-    current = this;
-    dlm_dispatch(fd);
+    dispatch(fd);
     return false;
   });
+}
+
+void KernelLocks::dispatch(int fd) {
+  if (current != nullptr) return;  // It goes on when what it calls has returned.
+  current = this;
+  dlm_dispatch(fd);
+  current = nullptr;
 }
 
 LockErrc KernelLocks::leave(const std::string& space, bool force) {
@@ -60,10 +66,7 @@ LockErrc KernelLocks::leave(const std::string& space, bool force) {
   for (const auto& [no, lock] : locks_) {
     if (lock->space == &left) ended.push_back(no);
   }
-  for (const LockNo no : ended) {
-    forget(*find(no));
-    events_.gone(no);
-  }
+  for (const LockNo no : ended) gone(*find(no));
   if (result == LockErrc::kBusy) {
     watch(left);
   } else {
@@ -148,7 +151,7 @@ void KernelLocks::start(LockNo no) {
                     reinterpret_cast<void*>(no), blocks, nullptr);
     lock.id = lock.status.sb_lkid;
   }
-  if (result == 0) return;
+  if (result == 0) return dispatch(lock.space->fd());  // It is often granted by now.
   // A message about the lock is under way, as after a cancel that came too late.
   if (errno == EBUSY) {
     loop_.timers.schedule(Clock::now() + kRetry, [this, no] { start(no); });
@@ -186,10 +189,11 @@ void KernelLocks::stop(Lock& lock) {
                 reinterpret_cast<void*>(lock.no));
 }
 
-void KernelLocks::release(LockNo no, const std::optional<LockValue>& write) {
+void KernelLocks::release(LockNo no, const std::optional<LockValue>& write, bool tell) {
   Lock* lock = find(no);
-  if (lock == nullptr) return events_.gone(no);
+  if (lock == nullptr) return tell ? events_.gone(no) : void();
   lock->released = true;
+  lock->tell = tell;
   lock->last_write = write;
   if (lock->op == Op::kAcquire) return stop(*lock);
   if (lock->op == Op::kNone) end(no);
@@ -216,7 +220,14 @@ void KernelLocks::end(LockNo no) {
   }
   spdlog::error("dlm: a lock in {} cannot be released: {}", lock->space->name(),
                 std::strerror(errno));
-  forget(*lock);
+  gone(*lock);
+}
+
+void KernelLocks::gone(Lock& lock) {
+  const LockNo no = lock.no;
+  const bool tell = lock.tell;
+  forget(lock);
+  if (tell) events_.gone(no);
 }
 
 void KernelLocks::ended(void* no) {
@@ -226,11 +237,7 @@ void KernelLocks::ended(void* no) {
   switch (lock->op) {
     case Op::kAcquire: return current->acquire_ended(*lock, status);
     case Op::kToNull: lock->held = Mode::kNL; return current->end(lock->no);
-    case Op::kUnlock: {
-      const LockNo gone = lock->no;
-      current->forget(*lock);
-      return current->events_.gone(gone);
-    }
+    case Op::kUnlock: return current->gone(*lock);
     case Op::kNone: return;
   }
 }
@@ -251,9 +258,8 @@ void KernelLocks::acquire_ended(Lock& lock, int status) {
     return events_.granted(no, lock.held, value);
   }
   const bool released = lock.released;
-  if (lock.exists && released) return end(no);
+  if (released) return lock.exists ? end(no) : gone(lock);
   if (!lock.exists) forget(lock);
-  if (released) return events_.gone(no);
   switch (status) {
     case EAGAIN: return events_.refused(no, LockErrc::kWouldBlock);
     case EDEADLK: return events_.refused(no, LockErrc::kDeadlock);

@@ -58,8 +58,8 @@ class KernelLocks {
                bool now, const std::optional<LockValue>& write);
   /// Ends what is under way: granted() or refused(kInterrupted) comes still.
   void cancel(LockNo no);
-  /// Ends the lock, whatever is under way; of its events only gone() still comes.
-  void release(LockNo no, const std::optional<LockValue>& write);
+  /// Ends the lock, whatever is under way; of its events only gone() still comes, to `tell`.
+  void release(LockNo no, const std::optional<LockValue>& write, bool tell);
 
  private:
   enum class Op { kNone, kAcquire, kToNull, kUnlock };
@@ -77,6 +77,7 @@ class KernelLocks {
     bool now = false;
     Op op = Op::kNone;
     bool released = false;
+    bool tell = false;  ///< When it is gone.
     bool cancelled = false;
     std::optional<LockValue> last_write;  ///< To store with what is under way.
   };
@@ -87,6 +88,8 @@ class KernelLocks {
   Lock& make(LockNo no, KernelLockspace* space);
   Lock* find(LockNo no);
   void forget(Lock& lock);
+  void gone(Lock& lock);
+  void dispatch(int fd);
   void watch(const KernelLockspace& space);
   void start(LockNo no);
   void acquire_ended(Lock& lock, int status);

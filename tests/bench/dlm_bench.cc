@@ -24,6 +24,7 @@ namespace {
 using test::PlainDlm;
 
 constexpr const char* kSpace = "bench_raw";
+constexpr int kWarm = 2000;
 int names = 0;  // Every fresh lock has a name of its own.
 
 std::string new_name() {
@@ -56,62 +57,66 @@ void dlmfs_open(const std::string& path) {
 }
 
 struct Column {
-  const char* name;
+  const char* name = "";
   std::vector<double> times;
   std::function<double()> measure;
 };
+
+void print(const std::vector<Column>& columns, size_t fresh, int rounds, int cycles) {
+  std::printf("microseconds a cycle, median of %d rounds of %d in turn\n", rounds, cycles);
+  std::printf("%-16s %8s %8s %8s %6s %10s %6s\n", "kept", "floor", "memory:", "shm:", "ratio",
+              "dlm:", "ratio");
+  for (size_t at = 0; at < fresh; at += 4) {
+    const double memory = median(columns[at + 1].times);
+    const double shm = median(columns[at + 2].times);
+    const double dlm = median(columns[at + 3].times);
+    std::printf("%-16s %8.0f %8.0f %8.0f %6.2f %10.0f %6.2f\n", columns[at].name,
+                median(columns[at].times), memory, shm, shm / memory, dlm, dlm / memory);
+  }
+  std::printf("fresh, of a new name each time\n");
+  for (size_t i = fresh; i < columns.size(); ++i) {
+    std::printf("%-16s %8.0f\n", columns[i].name, median(columns[i].times));
+  }
+  const double bound = 1.5 * median(columns[fresh + 1].times) + median(columns[fresh].times);
+  std::printf("dlm: fresh, as a ratio to 1.5 raw libdlm and the floor: %.2f\n",
+              median(columns[fresh + 2].times) / bound);
+}
 
 int local(int argc, char** argv) {
   if (argc < 5) return 2;
   const std::string dlmfs = argv[4];
   const int rounds = argc > 5 ? std::atoi(argv[5]) : 5;
   const int cycles = argc > 6 ? std::atoi(argv[6]) : 500;
+  const std::string segment = "lockfs-bench-" + std::to_string(getpid());
   const Served floor({argv[3]}, "");
   const Served memory({argv[2], "-f", "memory:"}, "/default");
+  const Served shm({argv[2], "-f", "shm:" + segment}, "/default");
   const Served dlm({argv[2], "-f", "dlm:"}, "/default");
   PlainDlm raw(kSpace);
   std::vector<Column> columns;
   for (const Row& way : ways()) {
-    for (const auto& [name, dir] : {std::pair<const char*, std::string>{"floor", floor.dir},
-                                    {"memory:", memory.dir},
-                                    {"dlm: kept", dlm.dir}}) {
+    for (const std::string& dir : {floor.dir, memory.dir, shm.dir, dlm.dir}) {
       columns.push_back(
-          {name, {}, [&way, dir = dir, cycles] { return measure(way.way, dir, cycles, -1); }});
+          {way.name, {}, [&way, dir, cycles] { return measure(way.way, dir, cycles, -1); }});
     }
   }
   const size_t fresh = columns.size();
-  columns.push_back(
-      {"floor", {}, [&] { return per_cycle(cycles, [&] { exclusive_open(floor.dir); }); }});
-  columns.push_back({"raw libdlm", {}, [&] { return per_cycle(cycles, [&] { raw_cycle(raw); }); }});
-  columns.push_back(
-      {"dlm: fresh", {}, [&] { return per_cycle(cycles, [&] { exclusive_open(dlm.dir); }); }});
+  const auto add = [&](const char* name, const std::function<void()>& once) {
+    columns.push_back({name, {}, [once, cycles] { return per_cycle(cycles, once); }});
+  };
+  add("floor", [&] { exclusive_open(floor.dir); });
+  add("raw libdlm", [&] { raw_cycle(raw); });
+  add("dlm: fresh", [&] { exclusive_open(dlm.dir); });
   if (dlmfs != "-") {
-    columns.push_back({"dlmfs kept", {}, [&] {
-                         return per_cycle(cycles, [&] { dlmfs_open(dlmfs + "/kept"); });
-                       }});
-    columns.push_back({"dlmfs fresh", {}, [&] {
-                         return per_cycle(cycles, [&] { dlmfs_open(dlmfs + "/" + new_name()); });
-                       }});
+    add("dlmfs kept", [&] { dlmfs_open(dlmfs + "/kept"); });
+    add("dlmfs fresh", [&] { dlmfs_open(dlmfs + "/" + new_name()); });
   }
+  for (int i = 0; i < kWarm; ++i) exclusive_open(dlm.dir);  // The counters of its tokens are here.
   for (int i = 0; i < rounds; ++i) {
     for (Column& column : columns) column.times.push_back(column.measure());
   }
-  std::printf("microseconds a cycle, median of %d rounds of %d in turn\n", rounds, cycles);
-  size_t at = 0;
-  for (const Row& way : ways()) {
-    const double base = median(columns[at].times);
-    const double mem = median(columns[at + 1].times);
-    const double kept = median(columns[at + 2].times);
-    std::printf("%-12s floor %.0f memory: %.0f dlm:, kept %.0f: %.2f of memory:\n", way.name, base,
-                mem, kept, kept / mem);
-    at += 3;
-  }
-  const double bound = 1.5 * median(columns[fresh + 1].times) + median(columns[fresh].times);
-  for (size_t i = fresh; i < columns.size(); ++i) {
-    std::printf("%-12s %.0f\n", columns[i].name, median(columns[i].times));
-  }
-  std::printf("dlm:, fresh, of 1.5 raw libdlm and the floor: %.2f\n",
-              median(columns[fresh + 2].times) / bound);
+  unlink(("/dev/shm/" + segment).c_str());
+  print(columns, fresh, rounds, cycles);
   return 0;
 }
 

@@ -141,11 +141,11 @@ def beside_dlmfs(world):
         check(results == [False, True], f"{name}: dlmfs {results[0]}, lockfs {results[1]}")
 
     both("two-processes", "take 9 EX && ! (take 8 'EX try') 2>/dev/null")
-    both("exclusive-open", "(set -C; : 9>$F && ! (: 8>$F)) 2>/dev/null")
+    both("o-excl-falls-with-its-holder", "(set -C; exec 9>$F) && (set -C; exec 9>$F) 2>/dev/null")
     both("timeout", "take 9 EX && ! (take 8 'EX timeout=100ms') 2>/dev/null")
     both("who-holds-it", "take 9 EX && sed '' $F | grep -q 'comm: '")
     both("six-modes", "take 9 PW && take 8 CR && ! (take 7 'CW try') 2>/dev/null")
-    both("conversions", "take 9 EX && take 8 'NL' && echo PR >&9 && echo 'PR try' >&8")
+    both("conversions", "take 9 EX && take 8 NL && ! (echo 'PR try' >&8) 2>/dev/null && echo PR >&9 && echo 'PR try' >&8")
     both("what-is-free-is-not-listed", "take 9 EX && ls ${F%/*} | grep -q free && exec 9<&- && ! ls ${F%/*} | grep -q free")
     both("a-name-of-more-than-31-bytes-is-a-lock", "take 9 'EX try'")
     return "two processes, O_EXCL, timeouts, who holds it, six modes, conversions, ls, names"
