@@ -107,6 +107,8 @@ int local(int argc, char** argv) {
   add("floor", [&] { exclusive_open(floor.dir); });
   add("raw libdlm", [&] { raw_cycle(raw); });
   add("dlm: fresh", [&] { exclusive_open(dlm.dir); });
+  add("memory:", [&] { exclusive_open(memory.dir); });
+  add("shm:", [&] { exclusive_open(shm.dir); });
   if (dlmfs != "-") {
     add("dlmfs kept", [&] { dlmfs_open(dlmfs + "/kept"); });
     add("dlmfs fresh", [&] { dlmfs_open(dlmfs + "/" + new_name()); });
