@@ -229,7 +229,7 @@ class LockFs final : public LockObserver {
   std::unordered_map<const Lock*, std::vector<HandleId>> pollers_;
   std::vector<fuse_req_t> interrupted_;
   std::vector<OwnerId> new_holders_;  ///< Whose processes are not looked up yet.
-  size_t joining_ = 0;  ///< Lockspaces of the start that are not joined yet.
+  size_t joining_ = 0;                ///< Lockspaces of the start that are not joined yet.
   LockErrc joined_ = LockErrc::kOk;
   std::function<void(LockErrc)> when_joined_;
   TimerId capture_timer_ = TimerId::kNone;

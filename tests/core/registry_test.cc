@@ -37,6 +37,26 @@ TEST(Registry, AnUnknownSchemeIsNamedWithThoseKnown) {
   EXPECT_THAT(made.error(), HasSubstr("memory:"));
 }
 
+TEST(Registry, DlmTakesAPrefixAndNoName) {
+  for (const char* url : {"dlm:", "dlm:?prefix=", "dlm:?prefix=web_"}) {
+    EXPECT_FALSE(check_backend_url(url)) << url;
+  }
+  for (const char* url :
+       {"dlm:name", "dlm:?prefx=a", "dlm:?prefix=123456789012345678901234567890123"}) {
+    const auto wrong = check_backend_url(url);
+    ASSERT_TRUE(wrong) << url;
+    EXPECT_THAT(*wrong, HasSubstr("dlm:")) << url;
+  }
+}
+
+// The words of each lack are tested where there is a DLM: tests/dlm.
+TEST(Registry, WithoutAClusterDlmSaysWhatIsMissing) {
+  EventLoop loop;
+  const auto made = make_backend("dlm:", loop);
+  if (made) GTEST_SKIP() << "this machine is a node of a cluster";
+  EXPECT_THAT(made.error(), HasSubstr("dlm: "));
+}
+
 TEST(Registry, WithoutAColonItIsNoUrl) {
   EventLoop loop;
   for (const char* url : {"", "memory", "/srv/locks", "Memory :"}) {

@@ -219,6 +219,15 @@ class World:
                     break
 
 
+def mount_dlmfs(node):
+    """The DLM's own filesystem, of OCFS2, over the same DLM; its locks are in /tmp/dlmfs/dom."""
+    status, words = node.sh(
+        "[ -d /tmp/dlmfs/dom ] && exit; modprobe -a ocfs2_stackglue ocfs2_stack_user ocfs2_dlmfs && "
+        "echo pcmk >/sys/fs/ocfs2/cluster_stack && printf '\\0' >/sys/kernel/config/dlm/cluster/cluster_name && "
+        "mkdir -p /tmp/dlmfs && mount -t ocfs2_dlmfs none /tmp/dlmfs && mkdir /tmp/dlmfs/dom")
+    check(status == 0, f"node {node.number}: dlmfs: {words}")
+
+
 def run_one(world, scenario):
     """Runs one scenario and prints its line; False if it failed."""
     world.scenario = scenario.__name__

@@ -7,7 +7,7 @@ import sys
 import time
 
 from cluster import eventually
-from lib import TOP, check, run
+from lib import TOP, check, mount_dlmfs, run
 
 BIN = "build/release/bin"
 ONLY = 1
@@ -117,18 +117,9 @@ def lockspaces_of_others(world):
     return "apart with a prefix, the same without; EBUSY while another program holds in it"
 
 
-def dlmfs(world):
-    node = world[ONLY]
-    status, words = node.sh(
-        "modprobe -a ocfs2_stackglue ocfs2_stack_user ocfs2_dlmfs && echo pcmk >/sys/fs/ocfs2/cluster_stack && "
-        "printf '\\0' >/sys/kernel/config/dlm/cluster/cluster_name && mkdir -p /tmp/dlmfs && "
-        "{ [ -d /tmp/dlmfs/dom ] || { mount -t ocfs2_dlmfs none /tmp/dlmfs && mkdir /tmp/dlmfs/dom; }; }")
-    check(status == 0, f"dlmfs: {words}")
-
-
 def beside_dlmfs(world):
     """What our ancestor in the kernel cannot do, and the mount does."""
-    dlmfs(world)
+    mount_dlmfs(world[ONLY])
     mount, node = world.mount(ONLY), world[ONLY]
     theirs, ours = "/tmp/dlmfs/dom", f"{mount.point}/default"
 
@@ -153,7 +144,7 @@ def beside_dlmfs(world):
 
 def figures(world):
     """Side by side in one run; printed, not judged."""
-    dlmfs(world)
+    mount_dlmfs(world[ONLY])
     status, text = world[ONLY].hr(
         f"timeout 200 {BIN}/dlm_bench local {world.binary} {BIN}/null_fs /tmp/dlmfs/dom 3 200", 230)
     check(status == 0, text)

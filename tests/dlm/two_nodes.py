@@ -6,7 +6,8 @@ import statistics
 import sys
 import time
 
-from lib import check, eventually, run
+from cluster import in_host_root
+from lib import check, eventually, mount_dlmfs, run
 
 MODES = ("NL", "CR", "CW", "PR", "PW", "EX")
 # A row is what is held, a column what is wanted; from the manual of the DLM.
@@ -365,8 +366,24 @@ def machine_of_the_lower_number_frozen(world):
     return frozen(world, A, B)
 
 
+def figures(world):
+    """The hand-over beside dlmfs and a plain program of libdlm, in one run; printed, not judged."""
+    bench = "build/release/bin/dlm_bench turns"
+    mounts = world.mounts()
+    for node in A, B:
+        mount_dlmfs(world[node])
+    words = []
+    for way in "raw bench_turns", f"mount {mounts[0].lock('turns')}", "dlmfs /tmp/dlmfs/dom/turns":
+        both = [world[node].send(in_host_root(f"timeout 60 {bench} {way} 200")) for node in (A, B)]
+        for node, number in zip((A, B), both):
+            status, text = world[node].result(number, 90)
+            check(status == 0, f"{way}: {status} {text}")
+        words.append(text.strip())
+    return "; ".join(words)
+
+
 SCENARIOS = (
-    exclusion, modes, hand_over, who_holds_it, waits_end, daemon_killed, holder_killed, machine_killed,
+    exclusion, modes, hand_over, figures, who_holds_it, waits_end, daemon_killed, holder_killed, machine_killed,
     machine_killed_before_the_other_read, node_leaves, master_leaves, lockspaces, controld_killed, machine_frozen,
     machine_of_the_lower_number_frozen,
 )
