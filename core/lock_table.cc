@@ -157,14 +157,15 @@ std::optional<LockErrc> LockTable::enqueue(Owner& owner, Request request, Client
     advance(lock);  // The queue that formed behind it in this call is empty; one rule for all.
     return LockErrc::kDeadlock;
   }
-  if (owner.wait->request.timeout) {
-    owner.wait->deadline = timers_.now() + *owner.wait->request.timeout;
-    owner.wait->timer = timers_.schedule(*owner.wait->deadline, [this, id = owner.id] {
+  const bool impatient = owner.wait->request.now;
+  if (owner.wait->request.timeout || impatient) {
+    owner.wait->deadline = timers_.now() + (impatient ? kImpatience : *owner.wait->request.timeout);
+    owner.wait->timer = timers_.schedule(*owner.wait->deadline, [this, id = owner.id, impatient] {
       const Delivery delivery(*this);
       Owner* late = owners_.find(id);
       late->wait->timer = TimerId::kNone;
-      ++late->lock->stats.timeouts;
-      fail_wait(*late, LockErrc::kTimedOut);
+      if (!impatient) ++late->lock->stats.timeouts;
+      fail_wait(*late, impatient ? LockErrc::kUnreachable : LockErrc::kTimedOut);
     });
   }
   if (kept) advance(lock);  // Its turn may have come while it was away.

@@ -106,6 +106,9 @@ class LockTable final : public ClaimEvents {
   using SeenAll = std::function<void(LockErrc, const std::vector<RemoteLock>&)>;
   void look_all(Lockspace& space, const SeenAll& told, Duration patience = kLookTime);
   static constexpr Duration kLookTime = std::chrono::milliseconds(500);
+  /// Who would not wait waits for the answer to a claim that was asked for before, but no longer
+  /// than this: then it is told kUnreachable.
+  static constexpr Duration kImpatience = std::chrono::seconds(1);
   /// A backend is told who holds under a claim once it was held that long: who holds for
   /// microseconds only is not worth telling.
   static constexpr Duration kDescribeAfter = std::chrono::milliseconds(1);

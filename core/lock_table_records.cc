@@ -38,7 +38,10 @@ LockErrc LockTable::remove_lockspace(Lockspace& space) {
   for (auto& [name, lock] : space.locks) {
     if (!lock.idle) return LockErrc::kBusy;
   }
-  for (auto& [name, lock] : space.locks) unlink_idle(lock);
+  for (auto& [name, lock] : space.locks) {
+    unlink_idle(lock);
+    std::erase(changed_, &lock);
+  }
   spaces_.erase(space.id);
   return LockErrc::kOk;
 }

@@ -98,15 +98,14 @@ DlmBackend::~DlmBackend() {
     EventLoop& loop = group_thread_.loop();
     if (controld_ && controld_->fd() >= 0) loop.unwatch(controld_->fd());
     if (quorum_watch_ && quorum_watch_->fd() >= 0) loop.unwatch(quorum_watch_->fd());
-    group_.reset();
+    if (group_) group_->leave_all();
   });
-  if (broken_) {
-    static_cast<void>(kernel_.release());  // To close it would wait for ever; the kernel will.
-    return;
-  }
-  kernel_thread_.post([this] {
-    if (kernel_) kernel_->leave_all();
-    kernel_.reset();
+  kernel_thread_.post([this, broken = broken_] {
+    if (broken) {
+      static_cast<void>(kernel_.release());  // To close it would wait for ever.
+    } else if (kernel_) {
+      kernel_->leave_all();
+    }
   });
 }
 
@@ -156,6 +155,7 @@ void DlmBackend::quorum(bool quorate, bool unfenced) {
                 unfenced ? "what is held here is lost, for fencing is off"
                          : "what is held here stays until the others have fenced this node");
   while (!kept_.empty()) drop(*kept_.front());
+  tokens_.doubt();
   if (unfenced) {
     lose_claims("this node has no quorum, and as fencing is off others may be granted the lock");
   }
@@ -237,15 +237,18 @@ void DlmBackend::lose_all(const std::string& why) {
 }
 
 void DlmBackend::lose_claims(const std::string& why) {
+  while (!kept_.empty()) drop(*kept_.front());
+  tokens_.doubt();
   std::vector<ClaimId> held;
   for (const auto& [id, resource] : claims_) {
-    if (!resource->bare()) held.push_back(id);
+    if (!resource->bare() || resource->busy == Busy::kCount) held.push_back(id);
   }
   for (const ClaimId id : held) {
     const auto found = claims_.find(id);
     if (found == claims_.end()) continue;  // Released by those who were told before.
+    const bool told = !found->second->bare();
     drop(*found->second);
-    events_->lost(id, why);
+    told ? events_->lost(id, why) : events_->failed(id, LockErrc::kUnreachable);
   }
 }
 

@@ -170,6 +170,7 @@ class DlmBackend final : public LockBackend {
   void fail(Resource& resource, LockErrc why);
   void settle(Resource& resource);
   void own_ended(Resource& resource);
+  void own_refused(Resource& resource);
   void anchored(Resource& resource);
   void out_of_patience(ClaimId claim);
   void detach(Resource& resource);

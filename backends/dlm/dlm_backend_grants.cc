@@ -72,10 +72,7 @@ void DlmBackend::start(Resource& resource, Want want) {
     const bool is_null = resource.held == Mode::kNL && resource.anchor != LockNo::kNone;
     return is_null ? grant(resource, Mode::kNL) : request(resource, Busy::kClaim, want);
   }
-  const bool weaker = resource.told != want.mode && covers(resource.told, want.mode);
-  if (covers(resource.held, want.mode) && !(weaker && (resource.wanted || resource.write))) {
-    return grant(resource, want.mode);
-  }
+  if (covers(resource.held, want.mode)) return grant(resource, want.mode);
   request(resource, Busy::kClaim, want);
 }
 
@@ -92,7 +89,8 @@ void DlmBackend::submit(Resource& resource) {
   std::optional<LockValue> write;
   if (resource.held == Mode::kNL) {
     number(resource);  // Not the anchor's conversion, which would pass all who wait.
-  } else if (is_exclusive(resource.held)) {
+  } else if (is_exclusive(resource.held) &&
+             !(resource.held == Mode::kPW && resource.asked.mode == Mode::kEX)) {
     write = std::exchange(resource.write, std::nullopt);
   }
   kernel_thread_.post([this, no = resource.no, space = resource.space->name, name = resource.name,
@@ -144,7 +142,9 @@ void DlmBackend::granted_with(ClaimId id, uint64_t count, Mode mode, uint64_t to
   Resource& resource = *found->second;
   if (resource.busy != Busy::kCount || resource.count != count) return;
   const bool without = is_exclusive(mode) && token == 0;
-  if (without || !covers(resource.held, mode)) return fail(resource, LockErrc::kUnreachable);
+  if (without || (!quorate_ && !covers(resource.told, mode))) {
+    return fail(resource, LockErrc::kUnreachable);
+  }
   resource.busy = Busy::kNo;
   loop_.timers.cancel(std::exchange(resource.patience, TimerId::kNone));
   resource.told = mode;
@@ -176,9 +176,7 @@ void DlmBackend::refused(LockNo no, LockErrc why) {
   Resource& resource = *found->second;
   if (resource.busy == Busy::kOwn) {
     if (!resource.lookers.empty()) return look_refused(resource, why);
-    resource.busy = Busy::kNo;
-    forget_number(resource);
-    return own_ended(resource);
+    return own_refused(resource);
   }
   if (why != LockErrc::kWouldBlock || resource.attempts >= kAttempts) return fail(resource, why);
   // Others may only keep it: they give it back when they are asked.
@@ -186,11 +184,7 @@ void DlmBackend::refused(LockNo no, LockErrc why) {
     const auto known = by_number_.find(no);
     if (known == by_number_.end()) return;
     Resource& again = *known->second;
-    if (again.busy == Busy::kOwn) {  // It had no patience.
-      again.busy = Busy::kNo;
-      forget_number(again);
-      return own_ended(again);
-    }
+    if (again.busy == Busy::kOwn) return own_refused(again);  // It had no patience.
     for (const dlm::Told& told : replies) {
       if (!compatible(told.held, again.asked.mode)) return fail(again, LockErrc::kWouldBlock);
     }
@@ -200,12 +194,23 @@ void DlmBackend::refused(LockNo no, LockErrc why) {
 
 // The end of what the table did not ask for.
 void DlmBackend::own_ended(Resource& resource) {
-  for (const auto& work : std::exchange(resource.after_own, {})) work();
+  if (!resource.wanted || resource.told == resource.held) {
+    for (const auto& work : std::exchange(resource.after_own, {})) work();
+  }
   const auto lookers = std::exchange(resource.lookers, {});
   Space& space = *resource.space;
   const std::string name = resource.name;
   settle(resource);
   for (const Looker& looker : lookers) look(looker, space, name);
+}
+
+// It is not tried again before something else happens.
+void DlmBackend::own_refused(Resource& resource) {
+  resource.busy = Busy::kNo;
+  forget_number(resource);
+  for (const auto& work : std::exchange(resource.after_own, {})) work();
+  if (resource.claim == ClaimId::kNone) return keep(resource);
+  if (const auto next = std::exchange(resource.next, std::nullopt)) start(resource, *next);
 }
 
 // What is next for a resource that is idle: what its claim asked for meanwhile, or its end, or what
@@ -214,9 +219,10 @@ void DlmBackend::settle(Resource& resource) {
   if (resource.claim == ClaimId::kNone) return keep(resource);
   if (const auto next = std::exchange(resource.next, std::nullopt)) return start(resource, *next);
   if (resource.write && is_exclusive(resource.held)) {
-    return request(resource, Busy::kOwn, {resource.held, false});
+    const Mode mode = resource.wanted ? resource.told : resource.held;
+    return request(resource, Busy::kOwn, {mode, false});
   }
-  if (!resource.wanted) return;
+  if (!resource.wanted || resource.held == Mode::kNL) return;
   if (resource.told != resource.held) return request(resource, Busy::kOwn, {resource.told, false});
   outlet_->post([this, id = resource.claim] {
     if (claims_.contains(id)) events_->contended(id);
@@ -258,6 +264,8 @@ void DlmBackend::detach(Resource& resource) {
   claims_.erase(resource.claim);
   resource.claim = ClaimId::kNone;
   resource.told = Mode::kNL;
+  resource.who = {};
+  resource.who.host = host_;
   resource.next.reset();
   loop_.timers.cancel(std::exchange(resource.patience, TimerId::kNone));
 }

@@ -17,7 +17,7 @@ RemoteClaim claim_of(const dlm::Told& told, bool waiting) {
   RemoteClaim out;
   out.mode = waiting ? told.wanted : told.held;
   out.waiting = waiting;
-  out.token = waiting ? 0 : std::max(told.token, told.who.token);
+  out.token = waiting ? 0 : told.who.token;
   out.who = told.who;
   return out;
 }
@@ -252,9 +252,10 @@ void DlmBackend::answer_ask(Space& space, Member from, const Message& message) {
     when_gone_[resource->no] = reply;
     return drop(*resource);
   }
-  if (resource->idle() && resource->told != resource->held) {
+  const bool gives_back = resource->told != resource->held && resource->claim != ClaimId::kNone;
+  if (gives_back && (resource->idle() || resource->busy == Busy::kOwn)) {
     resource->after_own.push_back(reply);
-    return settle(*resource);
+    return resource->idle() ? settle(*resource) : void();
   }
   reply();
 }

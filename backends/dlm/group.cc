@@ -22,7 +22,7 @@ std::vector<Member> list_of(const cpg_address* list, size_t count) {
 
 }  // namespace
 
-Groups::~Groups() {
+void Groups::leave_all() {
   while (!groups_.empty()) leave(std::string(groups_.begin()->first));
 }
 

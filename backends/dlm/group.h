@@ -46,7 +46,8 @@ class GroupEvents {
 class Groups {
  public:
   Groups(EventLoop& loop, GroupEvents& events) : loop_(loop), events_(events) {}
-  ~Groups();
+  /// After leave_all() only.
+  ~Groups() = default;
   Groups(const Groups&) = delete;
   Groups& operator=(const Groups&) = delete;
 
@@ -55,6 +56,7 @@ class Groups {
   /// Tries again until it is in.
   void join(const std::string& space);
   void leave(const std::string& space);
+  void leave_all();
   /// To all members in order; lost where we are not in the group.
   void send(const std::string& space, std::string text);
 

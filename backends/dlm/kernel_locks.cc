@@ -24,10 +24,6 @@ uint32_t dlm_mode(Mode mode) { return static_cast<uint32_t>(mode); }
 static_assert(static_cast<int>(Mode::kEX) == LKM_EXMODE &&
               static_cast<int>(Mode::kCW) == LKM_CWMODE);
 
-KernelLocks::~KernelLocks() {
-  for (const auto& [name, space] : spaces_) loop_.unwatch(space->fd());
-}
-
 std::optional<KernelLockspace::Failure> KernelLocks::join(const std::string& space, mode_t mode) {
   if (spaces_.contains(space)) return std::nullopt;
   auto joined = KernelLockspace::join(space, mode);
@@ -62,25 +58,31 @@ LockErrc KernelLocks::leave(const std::string& space, bool force) {
   KernelLockspace& left = *found->second;
   loop_.unwatch(left.fd());
   const LockErrc result = left.leave(force);
-  std::vector<LockNo> ended;  // By the close.
+  std::vector<LockNo> locks;
   for (const auto& [no, lock] : locks_) {
-    if (lock->space == &left) ended.push_back(no);
+    if (lock->space == &left) locks.push_back(no);
   }
-  for (const LockNo no : ended) gone(*find(no));
-  if (result == LockErrc::kBusy) {
+  if (result == LockErrc::kBusy) {  // Open as before; nobody knows of its locks any more.
     watch(left);
-  } else {
-    spaces_.erase(found);
+    for (const LockNo no : locks) {
+      if (!find(no)->released) release(no, std::nullopt, false);
+    }
+    return result;
   }
+  for (const LockNo no : locks) gone(*find(no));  // By the close.
+  spaces_.erase(found);
   return result;
 }
 
 void KernelLocks::leave_all() {
   while (!spaces_.empty()) {
-    const std::string name = spaces_.begin()->first;
-    leave(name, false);
-    spaces_.erase(name);
+    const auto first = spaces_.begin();
+    if (leave(std::string(first->first), false) == LockErrc::kBusy) {
+      loop_.unwatch(first->second->fd());
+      spaces_.erase(first);
+    }
   }
+  locks_.clear();
 }
 
 // The lockspace that was joined, if need be now: it may have failed before.
@@ -194,7 +196,7 @@ void KernelLocks::release(LockNo no, const std::optional<LockValue>& write, bool
   if (lock == nullptr) return tell ? events_.gone(no) : void();
   lock->released = true;
   lock->tell = tell;
-  lock->last_write = write;
+  if (write) lock->last_write = write;
   if (lock->op == Op::kAcquire) return stop(*lock);
   if (lock->op == Op::kNone) end(no);
 }

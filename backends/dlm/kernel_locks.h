@@ -41,7 +41,8 @@ class LockEvents {
 class KernelLocks {
  public:
   KernelLocks(EventLoop& loop, LockEvents& events) : loop_(loop), events_(events) {}
-  ~KernelLocks();
+  /// After leave_all() only.
+  ~KernelLocks() = default;
   KernelLocks(const KernelLocks&) = delete;
   KernelLocks& operator=(const KernelLocks&) = delete;
 

@@ -132,8 +132,19 @@ void Tokens::started(LockNo no, uint64_t ring_sequence) {
 
 // Gives tokens to all who wait, then the counter to another node that waits for it.
 void Tokens::serve(Counter& counter) {
-  for (const Given& given : std::exchange(counter.waiting, {})) given(++counter.last);
+  // Who is served may release another lock of this counter: it does not go before all are served.
+  while (!counter.waiting.empty() && counter.here && !counter.asking) {
+    const Given given = std::move(counter.waiting.front());
+    counter.waiting.erase(counter.waiting.begin());
+    given(++counter.last);
+  }
   if (counter.wanted) give_up(counter);
+}
+
+void Tokens::doubt() {
+  for (auto& [name, counters] : spaces_) {
+    for (Counter& counter : *counters) counter.sure = false;
+  }
 }
 
 void Tokens::give_up(Counter& counter) {

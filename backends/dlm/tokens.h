@@ -49,6 +49,8 @@ class Tokens {
   void next(std::string_view space, std::string_view name, Given given);
   /// This node gives the lock up, because another one wants it: that one will want the counter.
   void hand_over(std::string_view space, std::string_view name);
+  /// Others may have given tokens under counters that are here: they are to be passed.
+  void doubt();
   /// The lockspace is left: the counters are handed over, who waits gets 0.
   void leave(std::string_view space);
   /// All lockspaces.

@@ -30,9 +30,7 @@ Mode mode_of(const KeyValues& words, const char* key) {
 std::string line_of(const Told& told) {
   std::string out = "name=" + quoted_value(told.name);
   if (told.pin) return out + " " + pin_words(*told.pin);
-  return out +
-         fmt::format(" held={} wanted={} by={} ", mode_name(told.held), mode_name(told.wanted),
-                     told.token) +
+  return out + fmt::format(" held={} wanted={} ", mode_name(told.held), mode_name(told.wanted)) +
          presence_words(told.who);
 }
 
@@ -66,8 +64,8 @@ std::optional<Message> from_text(std::string_view text) {
   while (!text.empty()) {
     const size_t stop = std::min(text.find('\n'), text.size());
     const KeyValues words = key_values(text.substr(0, stop));
-    Told told{value_of(words, "name"),          mode_of(words, "held"), mode_of(words, "wanted"),
-              number_of<uint64_t>(words, "by"), presence_of(words),     std::nullopt};
+    Told told{value_of(words, "name"), mode_of(words, "held"), mode_of(words, "wanted"),
+              presence_of(words), std::nullopt};
     if (out.kind == Message::Kind::kPins) told.pin = pin_of(words);
     out.locks.push_back(std::move(told));
     text.remove_prefix(std::min(stop + 1, text.size()));

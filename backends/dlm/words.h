@@ -15,7 +15,6 @@ struct Told {
   std::string name;
   Mode held = Mode::kNL;
   Mode wanted = Mode::kNL;  ///< Above NL: it waits for that.
-  uint64_t token = 0;
   Presence who;
   std::optional<Pin> pin;  ///< In kPins.
 };

@@ -12,7 +12,6 @@ Told told(const std::string& name) {
   out.name = name;
   out.held = Mode::kPW;
   out.wanted = Mode::kEX;
-  out.token = 1ULL << 60;
   out.who = {"host", 17, "make all", 1000, "box", 123456789, "a = \"b\"\nc", 2, 99};
   return out;
 }
@@ -38,7 +37,7 @@ TEST(DlmWords, AnAnswerComesThroughWithAllItsLocks) {
     EXPECT_EQ(lock.name, message.locks[i].name);
     EXPECT_EQ(lock.held, Mode::kPW);
     EXPECT_EQ(lock.wanted, Mode::kEX);
-    EXPECT_EQ(lock.token, 1ULL << 60);
+    EXPECT_EQ(lock.who.token, 99U);
     EXPECT_EQ(lock.who.comm, "make all");
     EXPECT_EQ(lock.who.note, "a = \"b\"\nc");
     EXPECT_EQ(lock.who.since, 123456789);
