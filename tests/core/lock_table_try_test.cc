@@ -53,6 +53,17 @@ TEST_F(LockTableTry, ASecondThatExcludesTheFirstIsRefusedAtOnce) {
   EXPECT_EQ(attempt(open(), Mode::kEX), LockErrc::kWouldBlock);
 }
 
+// The backend may not answer for as long as a cluster recovers.
+TEST_F(LockTableTry, DoesNotWaitForTheAnswerForEver) {
+  const OwnerId owner = trier(Mode::kEX);
+  pass(LockTable::kImpatience - std::chrono::milliseconds(1));
+  EXPECT_THAT(observer.take(), testing::IsEmpty());
+  pass(std::chrono::milliseconds(1));
+  EXPECT_THAT(observer.take(), ElementsAre(Answer{owner, LockErrc::kUnreachable}));
+  EXPECT_TRUE(oldest().cancelled);
+  EXPECT_EQ(lock().stats.timeouts, 0U);
+}
+
 TEST_F(LockTableTry, DoesNotWaitForSomebodyElsesWait) {
   waiter(Mode::kPR);  // The backend's answer may take hours: another node holds it.
   EXPECT_EQ(attempt(open(), Mode::kCR), LockErrc::kWouldBlock);
