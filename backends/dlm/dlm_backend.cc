@@ -73,6 +73,10 @@ DlmBackend::DlmBackend(EventLoop& loop, std::string prefix)
                    const uint64_t ring = ring_.ask().value_or(0);
                    outlet_->post([this, no, ring] { tokens_.started(no, ring); });
                  });
+               },
+               [this](const std::string& space, size_t counter, uint64_t token) {
+                 const auto found = spaces_.find(space);
+                 if (found != spaces_.end()) say_floors(found->second, {{counter, token}});
                }}),
       outlet_(std::make_shared<Outlet>(loop)) {
   std::array<char, 256> host{};
@@ -213,6 +217,7 @@ void DlmBackend::drop_all(Space& space) {
 // We are no member any more: nothing that was asked there will be answered.
 void DlmBackend::forget_group(Space& space) {
   finish_all(space);
+  if (!space.left) tokens_.cut_off(space.name);
   for (const QueryId query : std::exchange(space.pinning, {})) refuse(query);
   for (const auto& [query, work] : std::exchange(space.until_known, {})) refuse(query);
 }

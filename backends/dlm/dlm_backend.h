@@ -201,6 +201,7 @@ class DlmBackend final : public LockBackend {
   dlm::Told told_of(const Resource& resource) const;
   void be_known(Space& space);
   void say_pins(const Space& space, Member to);
+  void say_floors(const Space& space, const std::vector<std::pair<size_t, uint64_t>>& floors);
   void tell(const Space& space, Member to, uint64_t number, Replies locks);
   void answer_ask(Space& space, Member from, const Message& message);
   void heard(const std::string& dlm_name, Member from, const Message& message);

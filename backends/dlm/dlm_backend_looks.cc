@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <utility>
 
 #include "backends/dlm/dlm_backend.h"
@@ -293,13 +294,34 @@ void DlmBackend::heard(const std::string& dlm_name, Member from, const Message& 
       return;
     }
     case Message::Kind::kPins: space.pins.take(space.self, from, message); return be_known(space);
+    case Message::Kind::kFloor:
+      for (const dlm::Told& told : message.locks) {
+        const auto counter = static_cast<size_t>(std::strtoul(told.name.c_str(), nullptr, 10));
+        tokens_.floor(space.name, counter, told.who.token, from == space.self);
+      }
+      return;
     case Message::Kind::kPlease:
       if (from != space.self && space.pins.known()) say_pins(space, from);
       return;
   }
 }
 
+void DlmBackend::say_floors(const Space& space,
+                            const std::vector<std::pair<size_t, uint64_t>>& floors) {
+  Message message;
+  message.kind = Message::Kind::kFloor;
+  for (const auto& [counter, token] : floors) {
+    dlm::Told told;
+    told.name = std::to_string(counter);
+    told.who.token = token;
+    message.locks.push_back(std::move(told));
+  }
+  send(space, message);
+}
+
+// The floors before the pins: who has those is ready.
 void DlmBackend::say_pins(const Space& space, Member to) {
+  say_floors(space, tokens_.floors(space.name));
   for (const Message& message : space.pins.say_all(to)) send(space, message);
 }
 

@@ -43,7 +43,7 @@ uint64_t Tokens::base(uint64_t ring_sequence, uint64_t microseconds) {
 }
 
 // Its resource begins with a NUL, which no file's name has.
-Tokens::Counter& Tokens::counter(std::string_view space, std::string_view name) {
+Tokens::Counters& Tokens::counters(std::string_view space) {
   using namespace std::string_literals;
   auto found = spaces_.find(space);
   if (found == spaces_.end()) {
@@ -53,14 +53,18 @@ Tokens::Counter& Tokens::counter(std::string_view space, std::string_view name) 
       found->second->at(i).resource = "\0lockfs-token-"s + std::to_string(i);
     }
   }
-  return found->second->at(counter_of(name));
+  return *found->second;
+}
+
+Tokens::Counter& Tokens::counter(std::string_view space, std::string_view name) {
+  return counters(space).at(counter_of(name));
 }
 
 uint64_t Tokens::take(std::string_view space, std::string_view name) {
   Counter& from = counter(space, name);
   if (!from.here || !from.sure || from.asking) return 0;
-  if (from.last - from.stored >= kReserve / 2) {
-    convert(from, Mode::kEX);
+  if (from.last >= from.floor + kReserve / 2) {
+    raise(from);
     return 0;
   }
   return ++from.last;
@@ -101,13 +105,13 @@ bool Tokens::granted(LockNo no, Mode mode, const LockValue& value) {
     if (!counter.waiting.empty()) convert(counter, Mode::kEX);
     return true;
   }
-  counter.stored = number_in(value);
   if (!was_here) {
-    counter.last = counter.stored;
+    counter.last = number_in(value);
     counter.sure = value.valid && counter.last != 0;
   }
   if (counter.sure) {
-    serve(counter);
+    // It may come from far above its floor.
+    was_here || counter.last < counter.floor + kReserve / 2 ? serve(counter) : raise(counter);
   } else {
     if (!value.valid) counter.last += kReserve;
     counter.asking = true;
@@ -116,7 +120,6 @@ bool Tokens::granted(LockNo no, Mode mode, const LockValue& value) {
   return true;
 }
 
-// What it begins with is stored before any is given: only then a death makes it invalid.
 void Tokens::started(LockNo no, uint64_t ring_sequence) {
   const auto found = by_number_.find(no);
   if (found == by_number_.end()) return;
@@ -126,8 +129,45 @@ void Tokens::started(LockNo no, uint64_t ring_sequence) {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   const auto us = std::chrono::duration_cast<std::chrono::microseconds>(now).count();
   counter.last = std::max(counter.last, base(ring_sequence, static_cast<uint64_t>(us)));
+  if (counter.floor != 0) counter.last = std::max(counter.last, counter.floor + kReserve);
   counter.sure = true;
+  raise(counter);
+}
+
+// All are to know how far it has come, then it is stored, then it goes on.
+void Tokens::raise(Counter& counter) {
+  counter.asking = true;
+  counter.announcing = true;
+  const auto number = &counter - counters(*counter.space).data();
+  verbs_.announce(*counter.space, static_cast<size_t>(number), counter.last);
+}
+
+void Tokens::floor(std::string_view space, size_t number, uint64_t token, bool own) {
+  if (number >= kCounters) return;
+  Counter& counter = counters(space).at(number);
+  counter.floor = std::max(counter.floor, token);
+  if (!own || !counter.announcing || token != counter.last) return;
+  counter.announcing = false;
   convert(counter, Mode::kEX);
+}
+
+std::vector<std::pair<size_t, uint64_t>> Tokens::floors(std::string_view space) {
+  std::vector<std::pair<size_t, uint64_t>> out;
+  size_t number = 0;
+  for (const Counter& counter : counters(space)) {
+    if (counter.floor != 0) out.emplace_back(number, counter.floor);
+    ++number;
+  }
+  return out;
+}
+
+void Tokens::cut_off(std::string_view space) {
+  for (Counter& counter : counters(space)) {
+    if (!std::exchange(counter.announcing, false)) continue;
+    counter.asking = false;
+    counter.sure = false;
+    fail(counter);
+  }
 }
 
 // Gives tokens to all who wait, then the counter to another node that waits for it.

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "backends/dlm/kernel_locks.h"
@@ -19,12 +20,16 @@ namespace lockfs::dlm {
 /// given for that lock before, for each of them was given under the counter too.
 ///
 /// - Handed over in order, a counter goes on where it was.
-/// - One that is invalid, because a mount or a node died with it, goes on kReserve further: no one
-///   gives more without storing. If the node died that kept it, what survives may be older; then
-///   the membership's sequence number, in the upper bits, has grown.
-/// - One that is new goes on from that number and the clock, in the lower bits, in units that no
-///   mount can outrun: when all mounts that knew it have left, the nodes' clocks have to agree
-///   within the time until the next one comes.
+/// - All mounts know a *floor* of each counter: before anybody gives a token that is half of
+/// kReserve
+///   above it, the floor is raised, by a message that all have heard.
+/// - A counter that is new, or invalid because a mount or a node died with it, goes on kReserve
+/// above
+///   its floor, and above what it says.
+/// - Nor below the sequence number of the cluster's membership, in the upper bits, and the clock,
+/// in
+///   the lower ones, in units that no mount can outrun. When all mounts that knew the floor have
+///   left, the nodes' clocks have to agree within the time until the next one comes.
 class Tokens {
  public:
   static constexpr size_t kCounters = 256;
@@ -39,6 +44,8 @@ class Tokens {
         acquire;
     /// Answered by started().
     std::function<void(LockNo)> ask_ring_sequence;
+    /// To all mounts, this one included: answered by floor().
+    std::function<void(const std::string& space, size_t counter, uint64_t token)> announce;
   };
   explicit Tokens(Verbs verbs) : verbs_(std::move(verbs)) {}
 
@@ -49,6 +56,12 @@ class Tokens {
   void next(std::string_view space, std::string_view name, Given given);
   /// This node gives the lock up, because another one wants it: that one will want the counter.
   void hand_over(std::string_view space, std::string_view name);
+  /// What a mount has announced; `own`: this one.
+  void floor(std::string_view space, size_t counter, uint64_t token, bool own);
+  /// Of all counters that have one, for a mount that has just come.
+  std::vector<std::pair<size_t, uint64_t>> floors(std::string_view space);
+  /// What is announced will not be heard: we are cut off.
+  void cut_off(std::string_view space);
   /// Others may have given tokens under counters that are here: they are to be passed.
   void doubt();
   /// The lockspace is left: the counters are handed over, who waits gets 0.
@@ -72,14 +85,17 @@ class Tokens {
     std::string resource;
     bool here = false;    ///< Held in EX.
     bool sure = false;    ///< `last` is no less than any token that was given.
-    bool asking = false;  ///< A conversion, or the ring's sequence, is under way.
+    bool asking = false;  ///< A conversion, a floor or the ring's sequence is under way.
+    bool announcing = false;
     bool wanted = false;  ///< By another node, since it is here.
     uint64_t last = 0;
-    uint64_t stored = 0;  ///< What the value block has.
+    uint64_t floor = 0;
     std::vector<Given> waiting;
   };
   using Counters = std::array<Counter, kCounters>;
+  Counters& counters(std::string_view space);
   Counter& counter(std::string_view space, std::string_view name);
+  void raise(Counter& counter);
   void convert(Counter& counter, Mode mode);
   void serve(Counter& counter);
   void give_up(Counter& counter);

@@ -11,8 +11,8 @@
 namespace lockfs::dlm {
 namespace {
 
-constexpr std::array<std::string_view, 6> kKinds = {"ask",   "tell", "pin",
-                                                    "unpin", "pins", "please"};
+constexpr std::array<std::string_view, 7> kKinds = {"ask",  "tell",  "pin",   "unpin",
+                                                    "pins", "floor", "please"};
 
 std::string pin_words(const Pin& pin) {
   return fmt::format("owner={} bits={} allocated={}", pin.uid, pin.mode, pin.allocated ? 1 : 0);

@@ -27,6 +27,7 @@ struct Message {
     kPin,     ///< Pin `name`; `fresh`: not if it has a pin.
     kUnpin,   ///< The end of a pin.
     kPins,    ///< All pins, for one who has just come.
+    kFloor,   ///< Of counters, by their numbers: tokens of theirs may be as great as `who.token`.
     kPlease,  ///< Whoever knows the pins, tell me: who should have did not.
   };
   Kind kind = Kind::kAsk;

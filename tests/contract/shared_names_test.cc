@@ -86,6 +86,17 @@ TEST_P(SharedNames, LongAndOddNamesAreLocksOfTheirOwn) {
   }
 }
 
+TEST_P(SharedNames, LongerNamesAreRefused) {
+  const std::string name =
+      node(0).path() + "/default/" + std::string(world().max_name_bytes() + 1, 'n');
+  EXPECT_EQ(open(name.c_str(), O_RDWR | O_CREAT, 0666), -1);
+  EXPECT_EQ(errno, ENAMETOOLONG);
+  const std::string space =
+      node(0).path() + "/" + std::string(world().max_lockspace_bytes() + 1, 's');
+  EXPECT_EQ(mkdir(space.c_str(), 0777), -1);
+  EXPECT_EQ(errno, ENAMETOOLONG);
+}
+
 TEST_P(SharedNames, NumbersAreHandedOutOnce) {
   const std::string zero = node(0).path() + "/default";
   const std::string one = node(1).path() + "/default";

@@ -109,12 +109,15 @@ def lockspaces_of_others(world):
         refused = world[ONLY].hr("rmdir /tmp/m-none/theirs")
         check(refused[0] != 0 and "busy" in refused[1], f"a program of this host holds in it: {refused}")
         check(world[ONLY].hr("flock -n /tmp/m-none/theirs/w true")[0] == 0, "and it still works")
+        forced = world[ONLY].hr("exec 9<>/tmp/m-none/theirs/.ctl; echo 'leave force' >&9; cat <&9")
+        check(forced[0] == 0 and "theirs" not in world[ONLY].hr("ls /tmp/m-none")[1], f"leave force: {forced}")
         busy[1]()
-        eventually(lambda: world[ONLY].hr("rmdir /tmp/m-none/theirs")[0] == 0, "then it goes", 10)
+        eventually(lambda: "theirs" not in world.lockspaces(ONLY), "once that program has ended the host has left", 10)
+        check(world[ONLY].hr("mkdir /tmp/m-none/theirs && rmdir /tmp/m-none/theirs")[0] == 0, "it can come again")
     finally:
         world[ONLY].hr("umount /tmp/m-none")
     eventually(lambda: "default" not in world.lockspaces(ONLY), "unmounted, it is left", 15)
-    return "apart with a prefix, the same without; EBUSY while another program holds in it"
+    return "apart with a prefix, the same without; EBUSY while another program holds in it, leave force"
 
 
 def beside_dlmfs(world):

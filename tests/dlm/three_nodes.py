@@ -93,6 +93,8 @@ def quorum_lost(world):
         world[number].kill()
     eventually(lambda: not world[1].quorate(), "node 1 has no quorum")
     words = without_quorum(world, mounts[0], new, again)
+    status, said = world[1].hr(f"mkdir -p /tmp/m-late; timeout 20 {world.binary} dlm: /tmp/m-late")
+    check(status == 1 and "no quorum" in said, f"a mount says what is missing: {status} {said}")
     waits.tell("write EX")
     pending = waits.hear(1)
     check(pending is None or pending["is"] == "refused", f"nothing is granted without quorum: {pending}")

@@ -38,11 +38,18 @@ class TokensTest : public testing::Test {
     ASSERT_NE(started_, LockNo::kNone) << "it did not ask for the ring";
     tokens_.started(std::exchange(started_, LockNo::kNone), ring);
     if (ring == 0) return;
+    EXPECT_EQ(given_, 0U) << "not before all know";
+    announced();
     EXPECT_EQ(given_, 0U) << "not before it is stored";
     const Asked store = take();
     EXPECT_EQ(store.mode, Mode::kEX);
     ASSERT_TRUE(store.write);
     tokens_.granted(store.no, Mode::kEX, *store.write);
+  }
+  // All have heard the floor, this mount too.
+  void announced() {
+    ASSERT_NE(floor_, 0U) << "it did not announce";
+    tokens_.floor("default", counter_, std::exchange(floor_, 0), true);
   }
   static uint64_t ring_of(uint64_t token) { return token >> 46 << 2; }
 
@@ -50,13 +57,19 @@ class TokensTest : public testing::Test {
   uint64_t given_ = 0;
   int times_ = 0;
   LockNo started_ = LockNo::kNone;
+  size_t counter_ = 0;
+  uint64_t floor_ = 0;
   std::vector<Asked> asked_;
   Tokens tokens_{{[this] { return LockNo{++last_}; },
                   [this](LockNo no, const std::string&, const std::string& resource, Mode mode,
                          const std::optional<LockValue>& write) {
                     asked_.push_back({no, resource, mode, write});
                   },
-                  [this](LockNo no) { started_ = no; }}};
+                  [this](LockNo no) { started_ = no; },
+                  [this](const std::string&, size_t counter, uint64_t token) {
+                    counter_ = counter;
+                    floor_ = token;
+                  }}};
 };
 
 TEST_F(TokensTest, ANewCounterBeginsAtTheClusterAndTheClock) {
@@ -120,17 +133,42 @@ TEST_F(TokensTest, NobodyGivesMoreThanTheReserveWithoutStoring) {
   started(7);
   const uint64_t first = given_;
   uint64_t last = first;
-  while (asked_.empty()) {
+  while (floor_ == 0) {
     ASSERT_LT(last - first, Tokens::kReserve);
     const uint64_t token = tokens_.take("default", "a");
     if (token == 0) break;
     ASSERT_EQ(token, last + 1);
     last = token;
   }
+  announced();
   const Asked store = take();
   EXPECT_EQ(store.mode, Mode::kEX);
   tokens_.granted(store.no, Mode::kEX, *store.write);
   EXPECT_EQ(token("a"), last + 1);
+}
+
+// The clock of the one who died was ahead of ours, and the membership is the same.
+TEST_F(TokensTest, ANewCounterIsAboveTheFloorThatOthersAnnounced) {
+  const uint64_t ahead = Tokens::base(7, 4000000000000000);  // In 2096.
+  for (size_t i = 0; i < Tokens::kCounters; ++i) tokens_.floor("default", i, ahead, false);
+  token("a");
+  tokens_.granted(take().no, Mode::kEX, {});
+  started(7);
+  EXPECT_GT(given_, ahead + Tokens::kReserve);
+  EXPECT_EQ(tokens_.floors("default").size(), Tokens::kCounters);
+}
+
+TEST_F(TokensTest, CutOffThereIsNoneUntilItIsHeardAgain) {
+  token("a");
+  tokens_.granted(take().no, Mode::kEX, {});
+  tokens_.started(std::exchange(started_, LockNo::kNone), 7);
+  tokens_.cut_off("default");
+  EXPECT_EQ(times_, 1);
+  EXPECT_EQ(given_, 0U);
+  floor_ = 0;
+  EXPECT_EQ(token("a"), 0U);
+  started(8);
+  EXPECT_EQ(ring_of(given_), 8U);
 }
 
 TEST_F(TokensTest, WhoLeavesHandsItsCountersOver) {
