@@ -25,7 +25,8 @@ using test::PlainDlm;
 
 constexpr const char* kSpace = "bench_raw";
 constexpr int kWarm = 2000;
-int names = 0;  // Every fresh lock has a name of its own.
+constexpr int kTurnTime = 10000;  ///< Milliseconds in which the other node takes its turn.
+int names = 0;                    // Every fresh lock has a name of its own.
 
 std::string new_name() {
   return "fresh" + std::to_string(getpid()) + "-" + std::to_string(names++);
@@ -122,20 +123,27 @@ int local(int argc, char** argv) {
   return 0;
 }
 
-// Each lets go when the other waits, and asks again: every grant is a hand-over.
-double turns(int count, const std::function<void()>& take,
-             const std::function<void()>& until_wanted, const std::function<void()>& give) {
+// Each lets go when the other waits, and asks again: every grant is a hand-over. It ends when the
+// other one has ended and wants no more.
+double turns(int count, const std::function<void()>& take, const std::function<bool()>& wanted,
+             const std::function<void()>& give) {
   take();
-  until_wanted();  // The other one is there.
+  if (!wanted()) die("the other node did not come");
   const auto begin = Clock::now();
-  for (int i = 0; i < count; ++i) {
+  auto end = begin;
+  int done = 0;
+  do {
     give();
     take();
-    if (i + 1 < count) until_wanted();
-  }
-  const double each = micros(Clock::now() - begin) / (2.0 * count);
+    end = Clock::now();
+  } while (++done < count && wanted());
   give();
-  return each;
+  return micros(end - begin) / (2.0 * done);
+}
+
+bool wanted_by_poll(int fd, short event) {
+  pollfd state{fd, event, 0};
+  return poll(&state, 1, kTurnTime) == 1 && (state.revents & event) != 0;
 }
 
 double turns_raw(const std::string& space, int count) {
@@ -145,7 +153,7 @@ double turns_raw(const std::string& space, int count) {
       [&] {
         if (dlm.lock("turns", LKM_EXMODE) != 0) die("lock");
       },
-      [&] { dlm.await_blocked(); },
+      [&] { return dlm.await_blocked(kTurnTime); },
       [&] {
         if (dlm.convert(LKM_NLMODE) != 0 || dlm.unlock() != 0) die("unlock");
       });
@@ -157,11 +165,7 @@ double turns_mount(const std::string& file, int count) {
     if (write(fd, text, std::strlen(text)) < 0) die(text);
   };
   return turns(
-      count, [&] { command("EX"); },
-      [&] {
-        pollfd wanted{fd, POLLPRI, 0};
-        while (poll(&wanted, 1, -1) == 1 && (wanted.revents & POLLPRI) == 0) continue;
-      },
+      count, [&] { command("EX"); }, [&] { return wanted_by_poll(fd, POLLPRI); },
       [&] { command("UN"); });
 }
 
@@ -173,11 +177,7 @@ double turns_dlmfs(const std::string& file, int count) {
         fd = open(file.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
         if (fd < 0) die("dlmfs open");
       },
-      [&] {
-        pollfd wanted{fd, POLLIN, 0};
-        poll(&wanted, 1, -1);
-      },
-      [&] { close(fd); });
+      [&] { return wanted_by_poll(fd, POLLIN); }, [&] { close(fd); });
 }
 
 int run(int argc, char** argv) {

@@ -46,9 +46,12 @@ class PlainDlm {
     const int status = await();
     return status == EUNLOCK ? 0 : status;
   }
-  /// Until somebody else waits for what is held.
-  void await_blocked() {
-    while (!blocked_) dispatch();
+  /// Until somebody else waits for what is held; false if nobody does for so many milliseconds.
+  bool await_blocked(int milliseconds) {
+    while (!blocked_) {
+      if (!dispatch(milliseconds)) return false;
+    }
+    return true;
   }
   std::array<char, DLM_LVB_LEN>& value() { return value_; }
   bool value_is_valid() const { return (status_.sb_flags & DLM_SBF_VALNOTVALID) == 0; }
@@ -56,9 +59,11 @@ class PlainDlm {
  private:
   static void ended(void* self) { static_cast<PlainDlm*>(self)->done_ = true; }
   static void blocks(void* self) { static_cast<PlainDlm*>(self)->blocked_ = true; }
-  void dispatch() {
+  bool dispatch(int milliseconds = -1) {
     pollfd ready{dlm_ls_get_fd(handle_), POLLIN, 0};
-    if (poll(&ready, 1, -1) == 1) dlm_dispatch(ready.fd);
+    if (poll(&ready, 1, milliseconds) != 1) return false;
+    dlm_dispatch(ready.fd);
+    return true;
   }
   int await() {
     while (!done_) dispatch();
