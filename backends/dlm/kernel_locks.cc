@@ -17,6 +17,11 @@ constexpr auto kRetry = std::chrono::milliseconds(1);
 // Whose events libdlm tells on this thread, while it does.
 thread_local KernelLocks* current = nullptr;
 
+// libdlm hands it back with each event; a number cannot dangle.
+void* argument(LockNo no) {
+  return reinterpret_cast<void*>(no);  // NOLINT(performance-no-int-to-ptr)
+}
+
 uint32_t dlm_mode(Mode mode) { return static_cast<uint32_t>(mode); }
 
 }  // namespace
@@ -150,7 +155,7 @@ void KernelLocks::start(LockNo no) {
     result =
         dlm_ls_lock(lock.space->handle(), dlm_mode(lock.asked), &lock.status, flags | LKF_VALBLK,
                     lock.resource.data(), static_cast<unsigned>(lock.resource.size()), 0, ended,
-                    reinterpret_cast<void*>(no), blocks, nullptr);
+                    argument(no), blocks, nullptr);
     lock.id = lock.status.sb_lkid;
   }
   if (result == 0) return dispatch(lock.space->fd());  // It is often granted by now.
@@ -175,7 +180,7 @@ int KernelLocks::convert(Lock& lock, Mode mode, uint32_t flags,
   if (!stores || lock.valid) flags |= LKF_VALBLK;
   lock.status.sb_lkid = lock.id;  // A late event of the one that was here before may be in it.
   return dlm_ls_lock(lock.space->handle(), dlm_mode(mode), &lock.status, flags | LKF_CONVERT,
-                     nullptr, 0, 0, ended, reinterpret_cast<void*>(lock.no), blocks, nullptr);
+                     nullptr, 0, 0, ended, argument(lock.no), blocks, nullptr);
 }
 
 void KernelLocks::cancel(LockNo no) {
@@ -187,8 +192,7 @@ void KernelLocks::cancel(LockNo no) {
 
 // A failure says that it has ended and that its end is on its way, or that it waits for start().
 void KernelLocks::stop(Lock& lock) {
-  dlm_ls_unlock(lock.space->handle(), lock.id, LKF_CANCEL, &lock.status,
-                reinterpret_cast<void*>(lock.no));
+  dlm_ls_unlock(lock.space->handle(), lock.id, LKF_CANCEL, &lock.status, argument(lock.no));
 }
 
 void KernelLocks::release(LockNo no, const std::optional<LockValue>& write, bool tell) {
@@ -212,8 +216,7 @@ void KernelLocks::end(LockNo no) {
     result = convert(*lock, Mode::kNL, 0, lock->last_write);
   } else {
     lock->op = Op::kUnlock;
-    result = dlm_ls_unlock(lock->space->handle(), lock->id, 0, &lock->status,
-                           reinterpret_cast<void*>(no));
+    result = dlm_ls_unlock(lock->space->handle(), lock->id, 0, &lock->status, argument(no));
   }
   if (result == 0) return;
   if (errno == EBUSY) {
