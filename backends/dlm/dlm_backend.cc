@@ -173,8 +173,10 @@ DlmBackend::Space& DlmBackend::space_of(std::string_view lockspace) {
 
 void DlmBackend::join(QueryId query, std::string_view lockspace, mode_t mode) {
   const std::string name = space_of(lockspace).name;
-  kernel_thread_.post([this, query, name, mode] {
-    const auto failure = kernel_->join(name, mode);
+  // Of the kernel's device: users of the mount come by the mount, other programs where we share.
+  const mode_t device = prefix_.empty() ? mode : mode & 0600;
+  kernel_thread_.post([this, query, name, device] {
+    const auto failure = kernel_->join(name, device);
     if (failure) spdlog::error("dlm: {}", failure->words);
     const LockErrc result = failure ? failure->why : LockErrc::kOk;
     outlet_->post([this, query, name, result] {

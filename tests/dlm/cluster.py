@@ -120,7 +120,7 @@ class Node:
             f"remote.type=unix,remote.path={cluster.dir}/net{3 - number}",
             3: "socket,id=n0,mcast=230.0.0.1:7700,localaddr=127.0.0.1",
         }[len(cluster.nodes)]
-        kernel_arguments = f"node={number} nodes={len(cluster.nodes)} token={cluster.token} fence={cluster.fence}"
+        kernel_arguments = f"node={number} nodes={len(cluster.nodes)} token={cluster.token} fence={cluster.fence} top={TOP}"
         arguments = f"""
             qemu-system-x86_64 -accel tcg,thread=multi -smp {cluster.cpus} -m {cluster.memory}
             -display none -no-reboot -nodefaults -kernel {STAGED}/vmlinuz -initrd {STAGED}/base.img

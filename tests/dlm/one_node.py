@@ -92,11 +92,13 @@ def lockspaces_of_others(world):
     """prefix= set to none: the names are those of other programs; with it they stay apart."""
     mount = world.mount(ONLY)
     status, words = world[ONLY].hr(
-        f"mkdir -p /tmp/m-none && timeout 30 {world.binary} dlm:?prefix= /tmp/m-none && mkdir /tmp/m-none/theirs")
+        f"mkdir -p /tmp/m-none && timeout 30 {world.binary} dlm:?prefix= /tmp/m-none && mkdir -m 750 /tmp/m-none/theirs")
     check(status == 0, words)
     try:
         names = world.lockspaces(ONLY)
         check({"lockfs_default", "default", "theirs"} <= set(names), f"dlm_tool ls: {names}")
+        modes = world[ONLY].sh("stat -c %a /dev/dlm_lockfs_default /dev/dlm_theirs")[1].split()
+        check(modes == ["600", "640"], f"the modes of the kernel's devices: {modes}")
         granted, end = plain(world, "theirs x PR")
         granted()
         held = world[ONLY].hr("flock -n -s /tmp/m-none/theirs/x true && ! flock -n /tmp/m-none/theirs/x true")
