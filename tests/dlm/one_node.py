@@ -111,7 +111,7 @@ def lockspaces_of_others(world):
         refused = world[ONLY].hr("rmdir /tmp/m-none/theirs")
         check(refused[0] != 0 and "busy" in refused[1], f"a program of this host holds in it: {refused}")
         check(world[ONLY].hr("flock -n /tmp/m-none/theirs/w true")[0] == 0, "and it still works")
-        forced = world[ONLY].hr("exec 9<>/tmp/m-none/theirs/.ctl; echo 'leave force' >&9; cat <&9")
+        forced = world[ONLY].hr("exec 9<>/tmp/m-none/theirs/.ctl; echo 'leave force' >&9")
         check(forced[0] == 0 and "theirs" not in world[ONLY].hr("ls /tmp/m-none")[1], f"leave force: {forced}")
         busy[1]()
         eventually(lambda: "theirs" not in world.lockspaces(ONLY), "once that program has ended the host has left", 10)
