@@ -158,11 +158,14 @@ void DlmBackend::quorum(bool quorate, bool unfenced) {
   spdlog::error("dlm: this node has no quorum: nothing is granted until it has; {}",
                 unfenced ? "what is held here is lost, for fencing is off"
                          : "what is held here stays until the others have fenced this node");
+  if (!unfenced) return distrust_kept();
+  lose_claims("this node has no quorum, and as fencing is off others may be granted the lock");
+}
+
+// Others may be granted what is only kept here, and give tokens of what is counted here.
+void DlmBackend::distrust_kept() {
   while (!kept_.empty()) drop(*kept_.front());
   tokens_.doubt();
-  if (unfenced) {
-    lose_claims("this node has no quorum, and as fencing is off others may be granted the lock");
-  }
 }
 
 DlmBackend::Space& DlmBackend::space_of(std::string_view lockspace) {
@@ -218,7 +221,7 @@ void DlmBackend::drop_all(Space& space) {
 
 // We are no member any more: nothing that was asked there will be answered.
 void DlmBackend::forget_group(Space& space) {
-  finish_all(space);
+  for (const uint64_t number : questions_of(space)) finish(number);
   if (!space.left) tokens_.cut_off(space.name);
   for (const QueryId query : std::exchange(space.pinning, {})) refuse(query);
   for (const auto& [query, work] : std::exchange(space.until_known, {})) refuse(query);
@@ -244,8 +247,7 @@ void DlmBackend::lose_all(const std::string& why) {
 }
 
 void DlmBackend::lose_claims(const std::string& why) {
-  while (!kept_.empty()) drop(*kept_.front());
-  tokens_.doubt();
+  distrust_kept();
   std::vector<ClaimId> held;
   for (const auto& [id, resource] : claims_) {
     if (!resource->bare() || resource->busy == Busy::kCount) held.push_back(id);

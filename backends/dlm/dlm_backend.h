@@ -151,6 +151,7 @@ class DlmBackend final : public LockBackend {
   Space& space_of(std::string_view lockspace);
   void watch_cluster();
   void quorum(bool quorate, bool unfenced);
+  void distrust_kept();
   void lose_claims(const std::string& why);
   void lose_all(const std::string& why);
   void drop_all(Space& space);
@@ -196,7 +197,7 @@ class DlmBackend final : public LockBackend {
   void ask(Space& space, const std::string& name, Answered done);
   void answered_by(uint64_t number, Member who);
   void finish(uint64_t number);
-  void finish_all(const Space& space);
+  std::vector<uint64_t> questions_of(const Space& space) const;
   void send(const Space& space, const Message& message);
   dlm::Told told_of(const Resource& resource) const;
   void be_known(Space& space);

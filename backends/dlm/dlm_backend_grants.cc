@@ -37,7 +37,8 @@ void DlmBackend::acquire(ClaimId id, std::string_view lockspace, std::string_vie
                          bool now) {
   if (broken_ || (now && !quorate_)) return events_->failed(id, LockErrc::kUnreachable);
   const auto known = claims_.find(id);
-  Resource* resource = known != claims_.end() ? known->second : find(space_of(lockspace), name);
+  Space& space = known != claims_.end() ? *known->second->space : space_of(lockspace);
+  Resource* resource = known != claims_.end() ? known->second : find(space, name);
   if (resource != nullptr && resource->kept) {
     if (covers(resource->held, mode)) {
       unkeep(*resource);
@@ -46,7 +47,7 @@ void DlmBackend::acquire(ClaimId id, std::string_view lockspace, std::string_vie
       resource = nullptr;
     }
   }
-  if (resource == nullptr) resource = &make(space_of(lockspace), name);
+  if (resource == nullptr) resource = &make(space, name);
   if (known == claims_.end()) {
     resource->claim = id;
     claims_[id] = resource;

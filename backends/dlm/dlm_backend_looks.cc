@@ -192,12 +192,12 @@ void DlmBackend::finish(uint64_t number) {
   question.done(question.replies);
 }
 
-void DlmBackend::finish_all(const Space& space) {
+std::vector<uint64_t> DlmBackend::questions_of(const Space& space) const {
   std::vector<uint64_t> open;
   for (const auto& [number, question] : questions_) {
     if (question.space == &space) open.push_back(number);
   }
-  for (const uint64_t number : open) finish(number);
+  return open;
 }
 
 // As others see it: what is only kept, or had too much, is not held.
@@ -360,11 +360,7 @@ void DlmBackend::members(const std::string& dlm_name, Member self, const dlm::Me
   space.buried.insert(now.gone.begin(), now.gone.end());
   for (const Member& to : space.pins.members(self, now.all, now.joined)) say_pins(space, to);
   if (now.all.empty()) return forget_group(space);
-  std::vector<uint64_t> open;
-  for (const auto& [number, question] : questions_) {
-    if (question.space == &space && question.missing) open.push_back(number);
-  }
-  for (const uint64_t number : open) {
+  for (const uint64_t number : questions_of(space)) {
     for (const Member& gone : now.left) answered_by(number, gone);
   }
   be_known(space);

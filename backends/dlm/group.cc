@@ -83,7 +83,11 @@ void Groups::cut_off(Group& group) {
   group.handle = 0;
   group.unsent.clear();
   events_.members(group.space, {});
-  loop_.timers.schedule(Clock::now() + kEnterPause, [this, space = group.space] {
+  join_later(group.space);
+}
+
+void Groups::join_later(const std::string& space) {
+  loop_.timers.schedule(Clock::now() + kEnterPause, [this, space] {
     if (groups_.contains(space)) join(space);
   });
 }
@@ -92,10 +96,7 @@ void Groups::join(const std::string& space) {
   Group& group = groups_[space];
   group.groups = this;
   group.space = space;
-  if (group.handle != 0 || enter(group)) return;
-  loop_.timers.schedule(Clock::now() + kEnterPause, [this, space] {
-    if (groups_.contains(space)) join(space);
-  });
+  if (group.handle == 0 && !enter(group)) join_later(space);
 }
 
 void Groups::leave(const std::string& space) {

@@ -75,6 +75,7 @@ class Groups {
                       const cpg_address* joined, size_t joined_count);
   bool enter(Group& group);
   void cut_off(Group& group);
+  void join_later(const std::string& space);
   void flush(Group& group);
 
   EventLoop& loop_;

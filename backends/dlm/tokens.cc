@@ -5,6 +5,8 @@
 #include <cstring>
 #include <utility>
 
+#include "backends/key_values.h"
+
 namespace lockfs::dlm {
 namespace {
 
@@ -14,10 +16,9 @@ constexpr uint64_t kTimeBits = 46;
 constexpr uint64_t kUnit = 8;
 constexpr uint64_t kMicroseconds2026 = 1767225600000000;
 
-// The same on all nodes: FNV-1a.
+// The same on all nodes.
 size_t counter_of(std::string_view name) {
-  uint64_t hash = 14695981039346656037ULL;
-  for (const char c : name) hash = (hash ^ static_cast<uint8_t>(c)) * 1099511628211ULL;
+  const uint64_t hash = text_checksum(name);
   return (hash ^ hash >> 32) % Tokens::kCounters;
 }
 
