@@ -9,6 +9,9 @@
 
 namespace lockfs {
 
+/// This host's name, as those who read of our processes elsewhere know it.
+std::string host_name();
+
 /// What a person wants to know of a process.
 struct ProcessInfo {
   pid_t process = 0;  ///< 0: out of sight or gone.

@@ -132,11 +132,7 @@ std::string to_yaml(const json& value) {
 }
 
 Painter::Painter(LockTable& table, Processes& processes, const TimerQueue& timers)
-    : table_(table), processes_(processes), timers_(timers) {
-  std::array<char, 256> name{};
-  gethostname(name.data(), name.size() - 1);
-  host_ = name.data();
-}
+    : table_(table), processes_(processes), timers_(timers), host_(host_name()) {}
 
 std::chrono::nanoseconds Painter::since_epoch(TimePoint when) const {
   using std::chrono::nanoseconds;

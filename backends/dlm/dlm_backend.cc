@@ -3,10 +3,10 @@
 #include "backends/dlm/dlm_backend.h"
 
 #include <spdlog/spdlog.h>
-#include <unistd.h>
 
-#include <array>
 #include <utility>
+
+#include "core/processes.h"
 
 namespace lockfs {
 
@@ -60,6 +60,7 @@ class DlmBackend::GroupTold final : public dlm::GroupEvents {
 DlmBackend::DlmBackend(EventLoop& loop, std::string prefix)
     : loop_(loop),
       prefix_(std::move(prefix)),
+      host_(host_name()),
       tokens_({[this] { return LockNo{++last_number_}; },
                [this](LockNo no, const std::string& space, const std::string& resource, Mode mode,
                       const std::optional<LockValue>& write) {
@@ -79,9 +80,6 @@ DlmBackend::DlmBackend(EventLoop& loop, std::string prefix)
                  if (found != spaces_.end()) say_floors(found->second, {{counter, token}});
                }}),
       outlet_(std::make_shared<Outlet>(loop)) {
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
-  host_ = host.data();
   traits_.name = "dlm";
   traits_.contention_hints = true;
   traits_.slots = false;

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "backends/worker_thread.h"
+#include "core/processes.h"
 
 namespace lockfs {
 namespace {
@@ -25,11 +26,7 @@ std::string random_hex() {
   return fmt::format("{:08x}{:08x}", random(), random());
 }
 
-std::string this_node() {
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
-  return fmt::format("{}:{}:{}", host.data(), getpid(), random_hex());
-}
+std::string this_node() { return fmt::format("{}:{}:{}", host_name(), getpid(), random_hex()); }
 
 }  // namespace
 

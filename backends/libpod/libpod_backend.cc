@@ -4,13 +4,13 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <array>
 #include <charconv>
 #include <chrono>
 #include <fstream>
 #include <utility>
 
 #include "backends/worker_thread.h"
+#include "core/processes.h"
 
 namespace lockfs {
 namespace {
@@ -62,9 +62,7 @@ LibpodBackend::LibpodBackend(EventLoop& loop, std::unique_ptr<libpod::Locks> loc
   traits_.other_nodes = true;
   traits_.keeps_pins = true;
   traits_.value_block = false;
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
-  host_ = host.data();
+  host_ = host_name();
 }
 
 LibpodBackend::~LibpodBackend() { outlet_->close(); }
