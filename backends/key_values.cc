@@ -10,7 +10,9 @@ namespace {
 
 constexpr size_t kLongest = 64;  ///< Of a host or container; a note takes what is left.
 
-std::string unquoted(std::string_view text) {
+}  // namespace
+
+std::string unquoted_value(std::string_view text) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
     unsigned byte = 0;
@@ -24,8 +26,6 @@ std::string unquoted(std::string_view text) {
   }
   return out;
 }
-
-}  // namespace
 
 std::string quoted_value(std::string_view value) {
   std::string out;
@@ -47,7 +47,7 @@ KeyValues key_values(std::string_view words) {
     const std::string_view word = words.substr(0, end);
     const size_t equals = word.find('=');
     if (equals != std::string_view::npos) {
-      out[std::string(word.substr(0, equals))] = unquoted(word.substr(equals + 1));
+      out[std::string(word.substr(0, equals))] = unquoted_value(word.substr(equals + 1));
     }
     words.remove_prefix(std::min(end + 1, words.size()));
   }

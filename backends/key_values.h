@@ -16,6 +16,8 @@ using KeyValues = std::map<std::string, std::string>;
 KeyValues key_values(std::string_view words);
 /// A value as it stands in such words.
 std::string quoted_value(std::string_view value);
+/// With each %XX as the byte that it stands for.
+std::string unquoted_value(std::string_view text);
 /// Empty when there is none.
 std::string value_of(const KeyValues& words, const char* key);
 /// 0 when there is none, or no number.

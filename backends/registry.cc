@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "backends/registry.h"
 
-#include <algorithm>
 #include <array>
 #include <bit>
-#include <charconv>
 #include <map>
 
 #ifdef LOCKFS_DLM
@@ -15,6 +13,8 @@
 #include "backends/libpod/libpod_backend.h"
 #include "backends/memory.h"
 #include "backends/shm/shm_backend.h"
+#include "backends/url_query.h"
+#include "core/words.h"
 
 namespace lockfs {
 namespace {
@@ -30,32 +30,13 @@ Made make_memory(std::string_view /*rest*/, EventLoop& /*loop*/) {
   return std::make_unique<MemoryBackend>();
 }
 
-// "NAME?key=value,word" in its parts.
-struct Query {
-  std::string_view name;
-  std::map<std::string, std::string> options;
-};
-Query split_query(std::string_view rest) {
-  const size_t mark = rest.find('?');
-  Query out{rest.substr(0, mark), {}};
-  while (mark != std::string_view::npos && !out.options.contains("")) {
-    rest.remove_prefix(rest.find_first_of("?,&") + 1);
-    const std::string_view word = rest.substr(0, rest.find_first_of(",&"));
-    const size_t equals = std::min(word.find('='), word.size());
-    out.options[std::string(word.substr(0, equals))] =
-        word.substr(std::min(equals + 1, word.size()));
-    if (word.size() == rest.size()) break;
-  }
-  return out;
-}
-
 // What stands behind the '?' of file: and shm:.
 struct Layout {
   bool libpod = false;
   bool write = false;
   std::optional<uint32_t> locks;
 };
-tl::expected<Layout, std::string> layout_of(const Query& query, bool knows_locks) {
+tl::expected<Layout, std::string> layout_of(const UrlQuery& query, bool knows_locks) {
   Layout out;
   for (const auto& [key, value] : query.options) {
     if (key == "layout" && value == "libpod") {
@@ -63,13 +44,11 @@ tl::expected<Layout, std::string> layout_of(const Query& query, bool knows_locks
     } else if (key == "write" && value.empty()) {
       out.write = true;
     } else if (key == "locks" && knows_locks) {
-      uint32_t count = 0;
-      const auto [end, wrong] = std::from_chars(value.data(), value.data() + value.size(), count);
-      if (wrong != std::errc() || end != value.data() + value.size() || count < 64 ||
-          count > 1U << 20U || !std::has_single_bit(count)) {
+      const auto count = parse_number(value, 64, 1U << 20U);
+      if (!count || !std::has_single_bit(*count)) {
         return tl::make_unexpected("locks=" + value + ": takes a power of two from 64 to 1048576");
       }
-      out.locks = count;
+      out.locks = static_cast<uint32_t>(*count);
     } else {
       return tl::make_unexpected("unknown option '" + key + (value.empty() ? "" : "=" + value) +
                                  "'; known: layout=libpod" + (knows_locks ? ", locks=N" : "") +
@@ -92,7 +71,7 @@ Where parse_shm(std::string_view rest) {
   const auto fail = [&](const std::string& words) {
     return tl::make_unexpected("shm:" + std::string(rest) + ": " + words);
   };
-  Query query = split_query(rest);
+  UrlQuery query = split_query(rest);
   if (query.name.starts_with('/')) query.name.remove_prefix(1);
   if (query.name.empty() || query.name.size() > 200 || query.name.front() == '.' ||
       query.name.find_first_of(std::string_view("/\0", 2)) != std::string_view::npos) {
@@ -108,7 +87,7 @@ Wrong check_shm(std::string_view rest) {
 }
 
 Where parse_file(std::string_view rest) {
-  const Query query = split_query(rest);
+  const UrlQuery query = split_query(rest);
   if (!query.name.starts_with('/')) {
     return tl::make_unexpected("file: takes the absolute path of a directory, but has '" +
                                std::string(rest) + "'");
@@ -154,7 +133,7 @@ Made make_file(std::string_view rest, EventLoop& loop) {
 
 // The prefix of its lockspaces' names in the DLM, where others have theirs.
 tl::expected<std::string, std::string> parse_dlm(std::string_view rest) {
-  const Query query = split_query(rest);
+  const UrlQuery query = split_query(rest);
   std::string prefix = "lockfs_";
   for (const auto& [key, value] : query.options) {
     if (!query.name.empty() || key != "prefix" || value.size() > 32) {

@@ -41,6 +41,13 @@ void EventLoop::watch(int fd, std::function<bool()> ready) {
   watched_[fd] = std::move(ready);
 }
 
+void EventLoop::watch_writes(int fd, bool wanted) {
+  epoll_event event{};
+  event.events = wanted ? EPOLLIN | EPOLLOUT : EPOLLIN;
+  event.data.fd = fd;
+  epoll_ctl(epoll_, EPOLL_CTL_MOD, fd, &event);
+}
+
 void EventLoop::unwatch(int fd) {
   epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr);
   // It may be the source that runs just now.

@@ -23,6 +23,8 @@ class EventLoop {
   /// Calls `ready` whenever `fd` can be read; it returns whether there was anything, and is called
   /// again if it leaves something.
   void watch(int fd, std::function<bool()> ready);
+  /// Whether `ready` of a watched descriptor is also called when it can be written.
+  void watch_writes(int fd, bool wanted);
   /// A source may unwatch itself.
   void unwatch(int fd);
   /// Runs `work` soon on the loop's thread. The only call that any thread may make.

@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "core/mode.h"
 
-#include <strings.h>
+#include "core/words.h"
 
 namespace lockfs {
 namespace {
 
 constexpr std::array<std::string_view, kModeCount> kNames = {"NL", "CR", "CW", "PR", "PW", "EX"};
-
-bool same_word(std::string_view a, std::string_view b) {
-  return a.size() == b.size() && strncasecmp(a.data(), b.data(), a.size()) == 0;
-}
 
 }  // namespace
 

@@ -1,9 +1,17 @@
 // SPDX-License-Identifier: MIT
 #include "core/timer_queue.h"
 
+#include <time.h>
+
 #include <utility>
 
 namespace lockfs {
+
+TimePoint Clock::now() noexcept {
+  timespec now{};
+  clock_gettime(CLOCK_BOOTTIME, &now);
+  return TimePoint(std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec));
+}
 
 TimerId TimerQueue::schedule(TimePoint when, std::function<void()> action) {
   const uint64_t id = ++last_id_;

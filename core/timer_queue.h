@@ -10,7 +10,16 @@
 
 namespace lockfs {
 
-using Clock = std::chrono::steady_clock;
+/// The time since boot. Unlike the steady clock it goes on while the host sleeps, so what had its
+/// time meanwhile (a ttl, a lease) has ended before anything else is done.
+struct Clock {
+  using duration = std::chrono::nanoseconds;
+  using rep = duration::rep;
+  using period = duration::period;
+  using time_point = std::chrono::time_point<Clock>;
+  static constexpr bool is_steady = true;
+  static time_point now() noexcept;
+};
 using TimePoint = Clock::time_point;
 using Duration = std::chrono::nanoseconds;
 

@@ -5,6 +5,7 @@
 #include <tl/expected.hpp>
 
 #include "core/lock.h"
+#include "core/words.h"
 
 namespace lockfs {
 
@@ -20,20 +21,11 @@ struct Command {
 
 /// The longest command, in bytes.
 inline constexpr size_t kMaxCommand = 4096;
-/// The longest duration that a command may name: ten years.
-inline constexpr auto kMaxDuration = std::chrono::hours(24 * 3653);
 
 /// Reads one mode string: `MODE [option ...]`, `UN`, `renew[=DUR]` or `resume KEY`; words in any
 /// case, apart by blanks, with or without a newline at the end. The error says in words what is
 /// wrong, with which word.
 tl::expected<Command, std::string> parse_command(std::string_view text);
-
-/// "500ms", "5s", "2m", "1h".
-tl::expected<Duration, std::string> parse_duration(std::string_view text);
-
-/// A decimal number from `least` to `most`, nothing else.
-tl::expected<uint64_t, std::string> parse_number(std::string_view text, uint64_t least,
-                                                 uint64_t most);
 
 /// Words apart by blanks; "..." holds blanks, in it \" and \\ stand for " and \.
 tl::expected<std::vector<std::string>, std::string> split_words(std::string_view text);

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "backends/outlet.h"
+#include "core/event_loop.h"
+
+struct addrinfo;
+struct ssl_st;
+struct ssl_ctx_st;
+
+namespace lockfs::net {
+
+/// How a server proves who it is, and how we do.
+struct Tls {
+  std::string ca;           ///< File of certificates to trust; "": the host's own.
+  std::string certificate;  ///< Ours, a file; "": none.
+  std::string key;          ///< Its key, a file.
+  bool verify = true;       ///< The server's certificate and its name.
+
+  bool operator==(const Tls&) const = default;
+};
+
+/// Where a server is.
+struct Endpoint {
+  std::string host;
+  uint16_t port = 0;
+  std::string socket;  ///< Path of a unix socket, in place of host and port.
+  std::optional<Tls> tls;
+
+  /// "HOST:PORT", or the path.
+  std::string words() const;
+  bool operator==(const Endpoint&) const = default;
+};
+
+/// Bytes to a server and from it, on the loop: no call waits. A name is resolved on a thread.
+class Stream {
+ public:
+  class Events {
+   public:
+    virtual ~Events() = default;
+    virtual void opened() = 0;
+    /// May close the stream.
+    virtual void received(std::string_view bytes) = 0;
+    /// It could not be opened, or was closed by the other side.
+    virtual void closed(const std::string& why) = 0;
+  };
+
+  Stream(EventLoop& loop, Events& events);
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  /// Closes what is open; opened() or closed() follows, not from within.
+  void open(const Endpoint& server);
+  bool is_open() const { return state_ == State::kOpen; }
+  /// Of an open stream; what cannot be sent at once is sent later.
+  void send(std::string_view bytes);
+  size_t unsent() const { return out_.size(); }
+  /// No event follows.
+  void close();
+
+ private:
+  enum class State { kClosed, kResolving, kConnecting, kHandshake, kOpen };
+  struct Address {
+    std::vector<char> bytes;  ///< A sockaddr.
+    int family = 0;
+  };
+  void resolved(std::vector<Address> addresses, const std::string& why);
+  void connect_next(std::string why);
+  bool connect_to(const Address& address);
+  bool ready();
+  void connected();
+  bool start_tls();
+  bool shake_hands();
+  bool read_some();
+  void write_some();
+  void fail(const std::string& why);
+  std::string tls_words() const;
+
+  EventLoop& loop_;
+  Events& events_;
+  std::shared_ptr<Outlet> outlet_;
+  Endpoint server_;
+  State state_ = State::kClosed;
+  uint64_t opens_ = 0;  ///< So that what comes late finds another number.
+  std::vector<Address> addresses_;
+  int fd_ = -1;
+  std::string out_;
+  bool watching_writes_ = false;
+  std::unique_ptr<ssl_ctx_st, void (*)(ssl_ctx_st*)> context_;
+  std::unique_ptr<ssl_st, void (*)(ssl_st*)> tls_;
+};
+
+}  // namespace lockfs::net

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT
+#include "backends/redis/redis_url.h"
+
+#include <fstream>
+
+#include "backends/key_values.h"
+#include "backends/url_query.h"
+#include "core/words.h"
+
+namespace lockfs::redis {
+namespace {
+
+constexpr auto kShortestLease = std::chrono::milliseconds(500);
+constexpr auto kLongestLease = std::chrono::minutes(10);
+constexpr uint16_t kPort = 6379;
+constexpr size_t kLongestSocket = 107;
+
+// What is wrong, or nothing.
+std::string set_server(Url& url, std::string_view place) {
+  if (const size_t at = place.rfind('@'); at != std::string_view::npos) {
+    const std::string_view login = place.substr(0, at);
+    const size_t colon = login.find(':');
+    url.user = unquoted_value(login.substr(0, colon));
+    if (colon != std::string_view::npos) url.password = unquoted_value(login.substr(colon + 1));
+    place.remove_prefix(at + 1);
+  }
+  if (const size_t slash = place.find('/'); slash != std::string_view::npos) {
+    const std::string_view number = place.substr(slash + 1);
+    const auto database = parse_number(number, 0, 1000000);
+    if (!number.empty() && !database) return "the number of a database: " + database.error();
+    url.database = number.empty() ? 0 : static_cast<unsigned>(*database);
+    place = place.substr(0, slash);
+  }
+  size_t colon = place.rfind(':');
+  if (place.starts_with('[')) {  // An IPv6 address.
+    const size_t end = place.find(']');
+    if (end == std::string_view::npos) return "']' is missing";
+    url.server.host = place.substr(1, end - 1);
+    colon = end + 1 < place.size() ? end + 1 : std::string_view::npos;
+    if (colon != std::string_view::npos && place[colon] != ':') return "':PORT' behind ']'";
+  } else {
+    url.server.host = place.substr(0, colon);
+  }
+  url.server.port = kPort;
+  if (colon != std::string_view::npos) {
+    const auto port = parse_number(place.substr(colon + 1), 1, 65535);
+    if (!port) return "the port " + port.error();
+    url.server.port = static_cast<uint16_t>(*port);
+  }
+  return url.server.host.empty() ? "a host is missing" : "";
+}
+
+std::string set_lease(Url& url, std::string_view value) {
+  const auto lease = parse_duration(value);
+  if (!lease) return lease.error();
+  if (*lease < kShortestLease || *lease > kLongestLease) return "takes 500ms to 10m";
+  url.lease = *lease;
+  return {};
+}
+
+std::string read_password(Url& url, const std::string& path) {
+  std::ifstream file(path);
+  if (!std::getline(file, url.password)) return "cannot read a line of " + path;
+  return {};
+}
+
+std::string set_option(Url& url, const std::string& key, const std::string& value) {
+  if (key == "lease") return set_lease(url, value);
+  if (key == "password-file") return read_password(url, value);
+  if (key == "prefix") {
+    url.prefix = unquoted_value(value);
+    return {};
+  }
+  if (key == "layout") {
+    if (value != "go-dlm" && value != "lockfs") return "takes lockfs or go-dlm";
+    url.layout = value == "go-dlm" ? Layout::kGoDlm : Layout::kLockfs;
+    return {};
+  }
+  if (key == "db") {
+    const auto number = parse_number(value, 0, 1000000);
+    if (!number) return number.error();
+    url.database = static_cast<unsigned>(*number);
+    return {};
+  }
+  if (url.server.tls && (key == "ca" || key == "cert" || key == "key" || key == "verify")) {
+    net::Tls& tls = *url.server.tls;
+    if (key == "verify") {
+      if (value != "no" && value != "yes") return "takes yes or no";
+      tls.verify = value == "yes";
+      return {};
+    }
+    (key == "ca" ? tls.ca : key == "cert" ? tls.certificate : tls.key) = value;
+    return {};
+  }
+  return "is unknown; known: lease, prefix, layout, db, password-file, and of rediss: ca, cert, "
+         "key, verify";
+}
+
+}  // namespace
+
+tl::expected<Url, std::string> parse_url(std::string_view scheme, std::string_view rest) {
+  const auto fail = [&](const std::string& words) {
+    return tl::make_unexpected(std::string(scheme) + ": " + words);
+  };
+  Url url;
+  if (!rest.starts_with("//")) return fail("takes //HOST:PORT/DB, as redis://localhost:6379/0");
+  const UrlQuery query = split_query(rest.substr(2));
+  if (scheme == "redis+unix") {
+    if (!query.name.starts_with('/') || query.name.size() > kLongestSocket) {
+      return fail("takes the path of a socket, as redis+unix:///run/redis/redis.sock");
+    }
+    url.server.socket = query.name;
+  } else {
+    if (scheme == "rediss") url.server.tls.emplace();
+    const std::string wrong = set_server(url, query.name);
+    if (!wrong.empty()) return fail("//HOST:PORT/DB: " + wrong);
+  }
+  const auto layout = query.options.find("layout");
+  if (layout != query.options.end() && layout->second == "go-dlm") url.prefix.clear();
+  for (const auto& [key, value] : query.options) {
+    const std::string wrong = set_option(url, key, value);
+    if (!wrong.empty()) return fail(key + "=" + (key.empty() ? "" : value) + ": " + wrong);
+  }
+  if (!url.user.empty() && url.password.empty()) return fail("a user, but no password");
+  return url;
+}
+
+}  // namespace lockfs::redis
