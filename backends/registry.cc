@@ -12,6 +12,10 @@
 #include "backends/file/file_backend.h"
 #include "backends/libpod/libpod_backend.h"
 #include "backends/memory.h"
+#ifdef LOCKFS_REDIS
+#include "backends/redis/redis_backend.h"
+#include "backends/redis/redis_url.h"
+#endif
 #include "backends/shm/shm_backend.h"
 #include "backends/url_query.h"
 #include "core/words.h"
@@ -159,14 +163,43 @@ Made make_dlm(std::string_view rest, [[maybe_unused]] EventLoop& loop) {
 #endif
 }
 
+#ifdef LOCKFS_REDIS
+template <const char* scheme>
+Wrong check_redis(std::string_view rest) {
+  const auto url = redis::parse_url(scheme, rest);
+  return url ? std::nullopt : Wrong(url.error());
+}
+template <const char* scheme>
+Made make_redis(std::string_view rest, EventLoop& loop) {
+  return std::make_unique<RedisBackend>(loop, *redis::parse_url(scheme, rest));
+}
+#else
+template <const char* scheme>
+Wrong check_redis(std::string_view /*rest*/) {
+  return std::string(scheme) + ": this lockfs was built without hiredis and OpenSSL";
+}
+template <const char* scheme>
+Made make_redis(std::string_view rest, EventLoop& /*loop*/) {
+  return tl::make_unexpected(*check_redis<scheme>(rest));
+}
+#endif
+constexpr char kRedis[] = "redis";           // NOLINT(*-avoid-c-arrays): a template's argument.
+constexpr char kRedisTls[] = "rediss";       // NOLINT(*-avoid-c-arrays)
+constexpr char kRedisUnix[] = "redis+unix";  // NOLINT(*-avoid-c-arrays)
+
 struct Row {
   std::string_view scheme;
   Wrong (*check)(std::string_view rest);  ///< Of what stands behind the colon.
   Made (*make)(std::string_view rest, EventLoop& loop);
 };
-constexpr std::array kRows = {Row{"memory", check_memory, make_memory},
-                              Row{"file", check_file, make_file}, Row{"shm", check_shm, make_shm},
-                              Row{"dlm", check_dlm, make_dlm}};
+constexpr std::array kRows = {
+    Row{"memory", check_memory, make_memory},
+    Row{"file", check_file, make_file},
+    Row{"shm", check_shm, make_shm},
+    Row{"dlm", check_dlm, make_dlm},
+    Row{kRedis, check_redis<kRedis>, make_redis<kRedis>},
+    Row{kRedisTls, check_redis<kRedisTls>, make_redis<kRedisTls>},
+    Row{kRedisUnix, check_redis<kRedisUnix>, make_redis<kRedisUnix>}};
 
 const Row* row_of(std::string_view url) {
   const size_t colon = url.find(':');

@@ -10,7 +10,7 @@
 -- Modes are the DLM's numbers, -1 is none. Who has WORDS is shown to others; who has none only
 -- keeps its lock, or has had it for a moment. Told by publish/subscribe, parts divided by NUL:
 --   P:to:NODE        granted OP MODE LAST CONTENDED | refused OP | wanted PLACE
---   P:of:LOCKSPACE   VERSION NAME PIN [NODE HELD WANTED WORDS]...: all that is shown of a lock
+--   P:shown          VERSION PLACE PIN [NODE HELD WANTED WORDS]...: all that is shown of a lock
 local prefix, node, link, verb = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local NONE, NL, PW = -1, 0, 4
 local TOKENS = 1000
@@ -87,13 +87,12 @@ end
 local function message(lock, shown)
   local space, name = string.match(lock.place, '^([^/]*)/(.*)$')
   local pin = redis.call('HGET', key('pins', space), name) or ''
-  return space, name .. '\0' .. pin .. (shown ~= '' and '\0' .. shown or '')
+  return lock.place .. '\0' .. pin .. (shown ~= '' and '\0' .. shown or '')
 end
 
 local function tell(lock)
-  local space, text = message(lock, picture(lock))
   local version = redis.call('INCR', key('version'))
-  redis.call('PUBLISH', key('of', space), version .. '\0' .. text)
+  redis.call('PUBLISH', key('shown'), version .. '\0' .. message(lock, picture(lock)))
 end
 
 local function finish(lock)
@@ -384,8 +383,7 @@ function verbs.list(space)
     if seen[place] or string.sub(place, 1, #space + 1) ~= space .. '/' then return end
     seen[place] = true
     local lock = load(place)
-    local _, text = message(lock, lock.shown)
-    answer[#answer + 1] = text
+    answer[#answer + 1] = message(lock, lock.shown)
   end
   for _, name in ipairs(redis.call('HKEYS', key('pins', space))) do add(space .. '/' .. name) end
   for _, who in ipairs(redis.call('HKEYS', key('nodes'))) do

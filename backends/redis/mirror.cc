@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT
+#include "backends/redis/mirror.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <utility>
+
+#include "backends/key_values.h"
+
+namespace lockfs::redis {
+namespace {
+
+constexpr size_t kPartsOfClaim = 4;
+
+uint64_t number_in(std::string_view text) {
+  uint64_t value = 0;
+  std::from_chars(text.data(), text.data() + text.size(), value);
+  return value;
+}
+
+std::optional<Mode> mode_in(std::string_view text) {
+  if (text.size() != 1 || text[0] < '0' || text[0] > '5') return std::nullopt;
+  return static_cast<Mode>(text[0] - '0');
+}
+
+std::optional<Pin> pin_in(std::string_view text) {
+  if (text.empty()) return std::nullopt;
+  const KeyValues words = key_values(text);
+  Pin pin;
+  pin.uid = number_of<uid_t>(words, "uid");
+  pin.mode = number_of<uint16_t>(words, "mode");
+  pin.allocated = number_of<int>(words, "allocated") != 0;
+  return pin;
+}
+
+}  // namespace
+
+std::string pin_words(const Pin& pin) {
+  return fmt::format("uid={} mode={} allocated={}", pin.uid, pin.mode, pin.allocated ? 1 : 0);
+}
+
+std::vector<std::string_view> split_parts(std::string_view text) {
+  std::vector<std::string_view> parts;
+  for (;;) {
+    const size_t end = text.find('\0');
+    parts.push_back(text.substr(0, end));
+    if (end == std::string_view::npos) return parts;
+    text.remove_prefix(end + 1);
+  }
+}
+
+bool Mirror::knows(std::string_view lockspace) const {
+  const auto found = spaces_.find(lockspace);
+  return found != spaces_.end() && found->second.loaded;
+}
+
+void Mirror::load(std::string_view lockspace, const Parts& list) {
+  const auto found = spaces_.find(lockspace);
+  if (found == spaces_.end() || list.empty()) return;
+  Space& space = found->second;
+  space.loaded = true;
+  space.locks.clear();
+  space.version = number_in(list.front());
+  for (size_t i = 1; i < list.size(); ++i) set(space, split_parts(list[i]));
+  for (const auto& message : std::exchange(space.early, {})) {
+    shown(Parts(message.begin(), message.end()));
+  }
+}
+
+void Mirror::shown(const Parts& message) {
+  if (message.size() < 3) return;
+  const auto found = spaces_.find(message[1].substr(0, message[1].find('/')));
+  if (found == spaces_.end()) return;
+  Space& space = found->second;
+  if (!space.loaded) {
+    space.early.emplace_back(message.begin(), message.end());
+    return;
+  }
+  const uint64_t version = number_in(message.front());
+  if (version <= space.version) return;
+  space.version = version;
+  set(space, Parts(message.begin() + 1, message.end()));
+}
+
+// PLACE PIN [NODE HELD WANTED WORDS]...
+void Mirror::set(Space& space, const Parts& parts) {
+  const size_t slash = parts.front().find('/');
+  if (parts.size() < 2 || slash == std::string_view::npos) return;
+  const std::string_view name = parts.front().substr(slash + 1);
+  Shown shown;
+  shown.pin = pin_in(parts[1]);
+  for (size_t i = 2; i + kPartsOfClaim <= parts.size(); i += kPartsOfClaim) {
+    RemoteClaim claim;
+    const KeyValues words = key_values(parts[i + 3]);
+    claim.who = presence_of(words);
+    claim.token = claim.who.token;
+    for (const auto& [mode, waits] :
+         {std::pair(mode_in(parts[i + 1]), false), std::pair(mode_in(parts[i + 2]), true)}) {
+      if (!mode || *mode == Mode::kNL) continue;
+      claim.mode = *mode;
+      claim.waiting = waits;
+      shown.claims.emplace_back(parts[i], claim);
+    }
+  }
+  if (shown.pin || !shown.claims.empty()) {
+    space.locks[std::string(name)] = std::move(shown);
+  } else if (const auto found = space.locks.find(name); found != space.locks.end()) {
+    space.locks.erase(found);
+  }
+}
+
+void Mirror::add(const std::string& name, const Shown& shown, std::string_view self,
+                 std::vector<RemoteLock>& locks) {
+  RemoteLock lock{name, shown.pin, {}};
+  for (const auto& [node, claim] : shown.claims) {
+    if (node != self) lock.claims.push_back(claim);
+  }
+  if (lock.pin || !lock.claims.empty()) locks.push_back(std::move(lock));
+}
+
+std::vector<RemoteLock> Mirror::of(std::string_view lockspace, std::string_view name,
+                                   std::string_view self) const {
+  std::vector<RemoteLock> out;
+  const auto space = spaces_.find(lockspace);
+  if (space == spaces_.end()) return out;
+  const auto found = space->second.locks.find(name);
+  if (found != space->second.locks.end()) add(found->first, found->second, self, out);
+  return out;
+}
+
+std::vector<RemoteLock> Mirror::all(std::string_view lockspace, std::string_view self) const {
+  std::vector<RemoteLock> out;
+  const auto space = spaces_.find(lockspace);
+  if (space == spaces_.end()) return out;
+  for (const auto& [name, shown] : space->second.locks) add(name, shown, self, out);
+  return out;
+}
+
+}  // namespace lockfs::redis

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/lock_backend.h"
+
+namespace lockfs::redis {
+
+/// What is shown of locks and pins, as of the last message: to look up a name asks nobody.
+/// Messages and lists have a version; what is older than what is known changes nothing.
+class Mirror {
+ public:
+  using Parts = std::vector<std::string_view>;
+
+  /// Nothing is known any more, as messages were missed.
+  void forget() { spaces_.clear(); }
+  /// Whether a lockspace was loaded.
+  bool knows(std::string_view lockspace) const;
+  /// Messages of this lockspace count from now on, and wait for load().
+  void expect(std::string_view lockspace) { spaces_.try_emplace(std::string(lockspace)); }
+  /// VERSION TEXT... (locks.lua: list).
+  void load(std::string_view lockspace, const Parts& list);
+  /// VERSION PLACE PIN [NODE HELD WANTED WORDS]...
+  void shown(const Parts& message);
+
+  /// What is shown of one name and of all, but for what `self` shows.
+  std::vector<RemoteLock> of(std::string_view lockspace, std::string_view name,
+                             std::string_view self) const;
+  std::vector<RemoteLock> all(std::string_view lockspace, std::string_view self) const;
+
+ private:
+  struct Shown {
+    std::optional<Pin> pin;
+    std::vector<std::pair<std::string, RemoteClaim>> claims;  ///< With its node.
+  };
+  struct Space {
+    bool loaded = false;
+    uint64_t version = 0;
+    std::map<std::string, Shown, std::less<>> locks;
+    std::vector<std::vector<std::string>> early;  ///< Messages before it was loaded.
+  };
+  static void set(Space& space, const Parts& parts);
+  static void add(const std::string& name, const Shown& shown, std::string_view self,
+                  std::vector<RemoteLock>& locks);
+
+  std::map<std::string, Space, std::less<>> spaces_;
+};
+
+/// A pin as it stands in the database.
+std::string pin_words(const Pin& pin);
+
+/// The parts of a text, which NUL divides.
+std::vector<std::string_view> split_parts(std::string_view text);
+
+}  // namespace lockfs::redis

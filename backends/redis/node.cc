@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: MIT
+#include "backends/redis/node.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+#include "backends/key_values.h"
+#include "backends/redis/locks_lua.h"
+#include "backends/redis/mirror.h"
+#include "core/processes.h"
+#include "core/words.h"
+
+namespace lockfs::redis {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr auto kOpenTime = std::chrono::seconds(3);
+constexpr Duration kLongestSilence = std::chrono::seconds(2);
+constexpr Duration kFirstBackoff = milliseconds(50);
+constexpr Duration kLongestBackoff = std::chrono::seconds(2);
+constexpr int kChannels = 2;
+
+std::string new_id() {
+  std::random_device random;
+  const uint64_t number = uint64_t{random()} << 32U | random();
+  std::string host = host_name();
+  std::replace_if(
+      host.begin(), host.end(), [](unsigned char c) { return isalnum(c) == 0; }, '-');
+  return fmt::format("{}.{}.{:016x}", host, getpid(), number);
+}
+
+// "12.3 s"
+std::string seconds(Duration time) {
+  return fmt::format("{:.1f} s", std::chrono::duration<double>(time).count());
+}
+
+// The value of a line "key:value" of INFO.
+std::string info_value(std::string_view info, std::string_view key) {
+  const std::string wanted = "\n" + std::string(key) + ":";
+  const size_t at = info.find(wanted);
+  if (at == std::string_view::npos) return {};
+  info.remove_prefix(at + wanted.size());
+  return std::string(info.substr(0, info.find_first_of("\r\n")));
+}
+
+template <typename Number>
+Number number_in(std::string_view text) {
+  Number value = 0;
+  std::from_chars(text.data(), text.data() + text.size(), value);
+  return value;
+}
+
+}  // namespace
+
+Node::Node(EventLoop& loop, Url url, NodeEvents& events)
+    : loop_(loop),
+      url_(std::move(url)),
+      events_(events),
+      commands_(loop, *this),
+      subscription_(loop, *this),
+      id_(new_id()) {}
+
+Node::~Node() {
+  if (up()) evaluate({"bye", id_}, [](const redisReply* /*answer*/) {});
+  for (const TimerId timer : {lease_timer_, tick_, retry_}) loop_.timers.cancel(timer);
+}
+
+void Node::start() {
+  open();
+  tick();
+}
+
+void Node::open() {
+  retry_ = TimerId::kNone;
+  stage_ = Stage::kOpening;
+  since_ = Clock::now();
+  channels_ = 0;
+  script_.clear();
+  run_.clear();
+  commands_.open(url_.server);
+  subscription_.open(url_.server);
+}
+
+void Node::down(const std::string& why) {
+  if (stage_ == Stage::kDown) return;
+  const bool was_up = up();
+  stage_ = Stage::kDown;
+  trouble_ = why;
+  beating_ = false;
+  if (logged_ != why) spdlog::warn("redis: {}: {}", url_.server.words(), why);
+  logged_ = why;
+  commands_.close();
+  subscription_.close();
+  seen_.clear();
+  backoff_ = was_up ? kFirstBackoff : std::clamp(backoff_ * 2, kFirstBackoff, kLongestBackoff);
+  // Not all mounts at once.
+  const Duration jitter = backoff_ / 4 * (getpid() % 5) / 4;
+  retry_ = loop_.timers.schedule(Clock::now() + backoff_ + jitter, [this] { open(); });
+  if (was_up) events_.went_down(why);
+}
+
+void Node::closed(Connection& /*connection*/, const std::string& why) { down(why); }
+
+void Node::refuse(std::string_view words) {
+  refused_ = true;
+  down(std::string(words));
+}
+
+// A command of the beginning, whose refusal ends it.
+void Node::expect(Connection& connection, const Connection::Words& command,
+                  std::function<void(const redisReply&)> then) {
+  connection.send(command, [this, then = std::move(then)](const redisReply* answer) {
+    if (answer == nullptr || stage_ != Stage::kOpening) return;
+    if (is_error(answer)) return refuse(text_of(answer));
+    if (then) then(*answer);
+  });
+}
+
+void Node::log_in(Connection& connection) {
+  if (url_.password.empty()) return;
+  Connection::Words command = {"AUTH"};
+  if (!url_.user.empty()) command.push_back(url_.user);
+  command.push_back(url_.password);
+  expect(connection, command, {});
+}
+
+void Node::opened(Connection& connection) {
+  log_in(connection);
+  if (&connection == &subscription_) {
+    // Its answers are messages, as all that follows on this connection.
+    expect(connection, {"PING"}, [this](const redisReply& /*pong*/) {
+      const std::string base = url_.prefix + ":";
+      subscription_.send({"SUBSCRIBE", base + "to:" + id_, base + "shown"},
+                         [this](const redisReply* answer) {
+                           if (answer != nullptr) pushed(subscription_, *answer);
+                         });
+    });
+    return;
+  }
+  if (url_.database != 0) expect(connection, {"SELECT", std::to_string(url_.database)}, {});
+  expect(connection, {"SCRIPT", "LOAD", std::string(kLocksLua)}, [this](const redisReply& sha) {
+    script_ = text_of(&sha);
+    prepare();
+  });
+  expect(connection, {"INFO", "server"}, [this](const redisReply& info) { said(info); });
+}
+
+void Node::said(const redisReply& info) {
+  const std::string_view text = text_of(&info);
+  run_ = info_value(text, "run_id");
+  const auto uptime = std::chrono::seconds(number_in<int64_t>(info_value(text, "uptime_in_seconds")));
+  // A second is what it may be rounded by.
+  young_ = uptime <= url_.lease + std::chrono::seconds(1);
+  if (run_.empty()) return refuse("INFO server does not tell its run_id");
+  prepare();
+}
+
+// Once both connections are ready, so that no message is missed.
+void Node::prepare() {
+  if (stage_ != Stage::kOpening || channels_ < kChannels || script_.empty() || run_.empty()) return;
+  hello();
+}
+
+void Node::pushed(Connection& /*connection*/, const redisReply& message) {
+  if (is_error(&message)) return refuse(text_of(&message));
+  const std::vector<std::string_view> parts = texts_of(&message);
+  if (parts.size() != 3) return;
+  if (parts[0] == "subscribe") {
+    if (++channels_ == kChannels) prepare();
+    return;
+  }
+  if (stage_ == Stage::kDown) return;
+  const std::vector<std::string_view> told = split_parts(parts[2]);
+  parts[1].ends_with(":shown") ? events_.shown(told) : events_.told(told);
+}
+
+void Node::evaluate(const Connection::Words& verb, Connection::Done done) {
+  if (commands_.unanswered() == 0) asked_at_ = Clock::now();
+  Connection::Words command = {"EVALSHA", script_, "0", url_.prefix, id_, std::to_string(link_)};
+  command.insert(command.end(), verb.begin(), verb.end());
+  commands_.send(command, [this, done = std::move(done)](const redisReply* answer) {
+    asked_at_ = Clock::now();
+    done(answer);
+  });
+}
+
+void Node::hello() {
+  ++link_;
+  Presence who;
+  who.host = host_name();
+  who.pid = getpid();
+  const auto lease = std::chrono::duration_cast<milliseconds>(url_.lease).count();
+  const TimePoint sent = Clock::now();
+  stage_ = Stage::kGreeting;
+  evaluate({"hello", run_, young_ ? "1" : "0", std::to_string(lease), presence_words(who)},
+           [this, sent](const redisReply* answer) {
+             if (answer == nullptr) return;
+             if (is_error(answer)) return refuse(text_of(answer));
+             greeted(*answer, sent);
+           });
+}
+
+void Node::greeted(const redisReply& answer, TimePoint sent) {
+  const Answer parts = texts_of(&answer);
+  if (parts.size() < 2) return refuse("it answers what lockfs does not understand");
+  stage_ = Stage::kUp;
+  refused_ = false;
+  trouble_.clear();
+  backoff_ = Duration::zero();
+  if (!logged_.empty()) spdlog::info("redis: {} is there again", url_.server.words());
+  logged_.clear();
+  beat_at_ = sent + url_.lease / 3;
+  renew(sent);
+  set_grace(parts[1]);
+  if (!former_.empty()) call({"bye", std::exchange(former_, {})}, {});
+  const auto mode_in = [](std::string_view text) -> std::optional<Mode> {
+    const int number = number_in<int>(text);
+    if (text.empty() || number < 0 || number > static_cast<int>(Mode::kEX)) return std::nullopt;
+    return static_cast<Mode>(number);
+  };
+  std::vector<Record> records;
+  for (size_t i = 2; i + 3 < parts.size(); i += 4) {
+    records.push_back({std::string(parts[i]), mode_in(parts[i + 1]), mode_in(parts[i + 2]),
+                       number_in<uint64_t>(parts[i + 3])});
+  }
+  events_.came_up(std::move(records));
+}
+
+void Node::call(const Connection::Words& verb, Done done) {
+  evaluate(verb, [this, done = std::move(done)](const redisReply* answer) {
+    if (is_error(answer)) {
+      // What it did not do is repaired when we come again.
+      if (done) done({});
+      return down(std::string(text_of(answer)));
+    }
+    const Answer parts = texts_of(answer);
+    const bool stale = !parts.empty() && parts.front() == "stale";
+    if (done) done(stale ? Answer() : parts);
+    if (stale) down("others took this mount for dead");
+  });
+}
+
+// So often is looked whether something is late.
+void Node::tick() {
+  const Duration pause = std::clamp<Duration>(url_.lease / 10, milliseconds(50), milliseconds(500));
+  tick_ = loop_.timers.schedule(Clock::now() + pause, [this] { tick(); });
+  const TimePoint now = Clock::now();
+  const Duration silence = std::min<Duration>(url_.lease / 3, kLongestSilence);
+  if (!up()) {
+    if (stage_ != Stage::kDown && now - since_ > kOpenTime) down("it does not answer");
+    return;
+  }
+  if (commands_.unanswered() != 0 && now - asked_at_ > silence) {
+    return down("no answer for " + seconds(now - asked_at_));
+  }
+  const bool suspects = std::any_of(seen_.begin(), seen_.end(), [now](const auto& seen) {
+    return now - seen.second.since > seen.second.lease;
+  });
+  if (!beating_ && (now >= beat_at_ || suspects || grace())) beat();
+}
+
+void Node::beat() {
+  beating_ = true;
+  const TimePoint sent = Clock::now();
+  beat_at_ = sent + url_.lease / 3;
+  const auto over = milliseconds(number_in<int64_t>(grace_.substr(grace_.find(' ') + 1)));
+  Connection::Words verb = {"beat", grace() && sent - grace_since_ > over ? grace_ : ""};
+  for (const auto& [node, seen] : seen_) {
+    if (sent - seen.since <= seen.lease) continue;
+    spdlog::warn("redis: {} has not been heard of for {}: what it held is free", node,
+                 seconds(sent - seen.since));
+    verb.push_back(node);
+    verb.push_back(seen.beat);
+  }
+  call(verb, [this, sent](const Answer& answer) {
+    beating_ = false;
+    if (answer.size() >= 2) beaten(answer, sent);
+  });
+}
+
+void Node::beaten(const Answer& answer, TimePoint sent) {
+  renew(sent);
+  std::map<std::string, Seen> before = std::move(seen_);
+  seen_.clear();
+  for (size_t i = 2; i + 2 < answer.size(); i += 3) {
+    const std::string node(answer[i]);
+    const Seen now = {std::string(answer[i + 1]), milliseconds(number_in<int64_t>(answer[i + 2])),
+                      Clock::now()};
+    const auto known = before.find(node);
+    const bool same = known != before.end() && known->second.beat == now.beat;
+    seen_[node] = same ? known->second : now;
+  }
+  const bool had = grace();
+  set_grace(answer[1]);
+  if (had && !grace()) events_.grace_ended();
+}
+
+void Node::set_grace(std::string_view grace) {
+  if (grace == grace_) return;
+  grace_ = grace;
+  grace_since_ = Clock::now();
+  if (!grace_.empty()) {
+    spdlog::info("redis: the server is new or was restarted: nothing is granted for a lease, so that "
+                 "all who hold locks are heard first");
+  }
+}
+
+void Node::renew(TimePoint sent) {
+  lease_end_ = sent + url_.lease - url_.lease / kMargin;
+  loop_.timers.cancel(lease_timer_);
+  lease_timer_ = loop_.timers.schedule(*lease_end_, [this] { expire(); });
+}
+
+// Others may bury this node from now on. It comes back as another one.
+void Node::expire() {
+  lease_timer_ = TimerId::kNone;
+  lease_end_.reset();
+  const std::string why = fmt::format("redis: the lease ran out: {} did not answer for {}",
+                                      url_.server.words(), seconds(url_.lease));
+  former_ = std::exchange(id_, new_id());
+  down("no answer for a whole lease");
+  events_.expired(why);
+}
+
+}  // namespace lockfs::redis

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: MIT
+#include "backends/redis/redis_backend.h"
+
+#include <spdlog/spdlog.h>
+
+#include <utility>
+
+#include "backends/key_values.h"
+#include "core/processes.h"
+
+namespace lockfs {
+namespace {
+
+constexpr auto kStartTime = std::chrono::seconds(2);
+
+}  // namespace
+
+RedisBackend::RedisBackend(EventLoop& loop, const redis::Url& url)
+    : loop_(loop),
+      server_(url.server.words()),
+      outlet_(std::make_shared<Outlet>(loop)),
+      node_(loop, url, *this) {
+  traits_.name = "redis";
+  traits_.contention_hints = true;
+  traits_.slots = false;
+  traits_.other_nodes = true;
+  traits_.keeps_pins = true;
+  traits_.joins = true;
+  traits_.value_block = false;
+}
+
+RedisBackend::~RedisBackend() {
+  outlet_->close();
+  for (auto& [place, claim] : claims_) {
+    if (claim.ask) loop_.timers.cancel(claim.ask->patience);
+  }
+  loop_.timers.cancel(expiry_);
+}
+
+void RedisBackend::start(ClaimEvents& events) {
+  events_ = &events;
+  node_.start();
+}
+
+// A lockspace needs nothing; but a mount appears only when it is known whether the server is there.
+void RedisBackend::join(QueryId query, std::string_view /*lockspace*/, mode_t /*mode*/) {
+  if (node_.up() || (node_.refused() && !joining_.empty())) {
+    return events_->answered(query, LockErrc::kOk, {});
+  }
+  joining_.push_back(query);
+  outlet_->after(kStartTime, [this, query] {
+    if (std::erase(joining_, query) == 0) return;
+    const bool refused = node_.refused();
+    if (!refused) spdlog::warn("redis: {} is out of reach: {}", server_, node_.trouble());
+    events_->answered(query, refused ? LockErrc::kUnreachable : LockErrc::kOk, {});
+  });
+}
+
+void RedisBackend::leave(QueryId query, std::string_view /*lockspace*/, bool /*force*/) {
+  events_->answered(query, LockErrc::kOk, {});
+}
+
+void RedisBackend::describe(ClaimId id, const Presence& who) {
+  if (Claim* claim = find(id)) show(*claim, presence_words(who));
+}
+
+void RedisBackend::show(Claim& claim, const std::string& words) {
+  if (claim.shown == words) return;
+  claim.shown = words;
+  if (node_.up()) node_.call({"show", claim.place, words}, {});
+}
+
+void RedisBackend::inspect(QueryId query, std::string_view lockspace, std::string_view name) {
+  const auto space = std::string(lockspace);
+  when_known(space, query, [this, query, space, lock = std::string(name)] {
+    events_->answered(query, LockErrc::kOk, mirror_.of(space, lock, node_.id()));
+  });
+}
+
+void RedisBackend::list(QueryId query, std::string_view lockspace) {
+  const auto space = std::string(lockspace);
+  when_known(space, query, [this, query, space] {
+    events_->answered(query, LockErrc::kOk, mirror_.all(space, node_.id()));
+  });
+}
+
+void RedisBackend::when_known(const std::string& lockspace, QueryId query,
+                              std::function<void()> work) {
+  if (!node_.up()) return events_->answered(query, LockErrc::kUnreachable, {});
+  if (mirror_.knows(lockspace)) return work();
+  auto& questions = loading_[lockspace];
+  questions.push_back({query, std::move(work)});
+  if (questions.size() > 1) return;
+  mirror_.expect(lockspace);
+  node_.call({"list", lockspace}, [this, lockspace](const Answer& answer) {
+    mirror_.load(lockspace, answer);
+    for (const Question& question : std::exchange(loading_[lockspace], {})) {
+      if (mirror_.knows(lockspace)) {
+        question.work();
+      } else {
+        events_->answered(question.query, LockErrc::kUnreachable, {});
+      }
+    }
+  });
+}
+
+void RedisBackend::pin(QueryId query, std::string_view lockspace, std::string_view name,
+                       const Pin& pin, bool fresh) {
+  if (!node_.up()) return events_->answered(query, LockErrc::kUnreachable, {});
+  node_.call({"pin", std::string(lockspace), std::string(name), redis::pin_words(pin),
+              fresh ? "1" : "0"},
+             [this, query](const Answer& answer) { answer_pin(query, answer); });
+}
+
+void RedisBackend::unpin(QueryId query, std::string_view lockspace, std::string_view name) {
+  if (!node_.up()) return events_->answered(query, LockErrc::kUnreachable, {});
+  node_.call({"unpin", std::string(lockspace), std::string(name)},
+             [this, query](const Answer& answer) { answer_pin(query, answer); });
+}
+
+void RedisBackend::answer_pin(QueryId query, const Answer& answer) {
+  const std::string_view word = answer.empty() ? "" : answer.front();
+  LockErrc result = LockErrc::kUnreachable;
+  if (word == "ok") result = LockErrc::kOk;
+  if (word == "exists") result = LockErrc::kExists;
+  if (word == "missing") result = LockErrc::kNotFound;
+  events_->answered(query, result, {});
+}
+
+// From here on, what the node hears.
+
+void RedisBackend::came_up(std::vector<redis::Record> records) {
+  for (const QueryId query : std::exchange(joining_, {})) {
+    outlet_->post([this, query] { events_->answered(query, LockErrc::kOk, {}); });
+  }
+  std::unordered_map<std::string_view, const redis::Record*> known;
+  for (const redis::Record& record : records) known[record.place] = &record;
+  std::vector<std::string> places;
+  for (const auto& [place, claim] : claims_) places.push_back(place);
+  for (const std::string& place : places) {
+    const auto claim = claims_.find(place);
+    const auto record = known.find(place);
+    if (claim == claims_.end()) continue;
+    resync(claim->second, record == known.end() ? nullptr : record->second);
+  }
+  // What was given up while nobody heard of it.
+  for (const redis::Record& record : records) {
+    if (!claims_.contains(record.place)) node_.call({"release", record.place}, {});
+  }
+}
+
+void RedisBackend::resync(Claim& claim, const redis::Record* record) {
+  if (claim.ask) {
+    send(claim);  // It tells what became of it.
+  } else if (record != nullptr && record->wanted) {
+    node_.call({"cancel", claim.place, std::to_string(record->op)}, {});
+  }
+  if (!claim.held) return;
+  const bool has = record != nullptr && record->held && covers(*record->held, *claim.held);
+  if (!has && claim.id == ClaimId::kNone) return erase(claim);
+  if (!has && !node_.grace()) {
+    return lose(claim, "redis: " + server_ + " has lost it, as after a restart or a failover");
+  }
+  if (!has) return resume(claim);
+  const std::string words = std::exchange(claim.shown, {});
+  show(claim, words);
+}
+
+// What the server has lost is ours still if we come before anybody else is granted it.
+void RedisBackend::resume(Claim& claim) {
+  const uint64_t last = claim.tokens.end != 0 ? claim.tokens.end - 1 : 0;
+  const uint64_t op = ++last_op_;
+  node_.call({"resume", claim.place, std::to_string(static_cast<int>(*claim.held)),
+              last != 0 ? std::to_string(last) : "", std::to_string(op), claim.shown},
+             [this, id = claim.id](const Answer& answer) {
+               Claim* resumed = find(id);
+               if (resumed == nullptr || answer.empty() || answer.front() == "held") return;
+               lose(*resumed, "redis: " + server_ + " has lost it, and somebody else has it");
+             });
+}
+
+void RedisBackend::lose(Claim& claim, const std::string& why) {
+  const ClaimId id = claim.id;
+  const bool sent = claim.ask && claim.ask->sent;
+  if (sent && node_.up()) node_.call({"release", claim.place}, {});
+  erase(claim);
+  if (id != ClaimId::kNone) events_->lost(id, why);
+}
+
+void RedisBackend::went_down(const std::string& /*why*/) { mirror_.forget(); }
+
+// Every claim goes; what was asked for is answered.
+void RedisBackend::expired(const std::string& why) {
+  std::vector<ClaimId> ids;
+  std::vector<std::string> kept;
+  for (const auto& [place, claim] : claims_) {
+    if (claim.id != ClaimId::kNone) ids.push_back(claim.id);
+    if (claim.id == ClaimId::kNone) kept.push_back(place);
+  }
+  for (const std::string& place : kept) erase(claims_.at(place));
+  for (const ClaimId id : ids) {
+    Claim* claim = find(id);
+    if (claim == nullptr) continue;
+    claim->held ? lose(*claim, why) : fail(*claim, LockErrc::kUnreachable);
+  }
+}
+
+void RedisBackend::told(const std::vector<std::string_view>& parts) {
+  if (parts.size() == 2 && parts[0] == "wanted") {
+    const auto found = claims_.find(std::string(parts[1]));
+    if (found == claims_.end()) return;
+    Claim& claim = found->second;
+    if (claim.ask) claim.ask->hinted = true;
+    if (claim.held) hint(claim);
+    return;
+  }
+  uint64_t op = 0;
+  if (parts.size() >= 2) std::from_chars(parts[1].data(), parts[1].data() + parts[1].size(), op);
+  if (parts.size() == 5 && parts[0] == "granted") {
+    answered(op, {"granted", parts[2], parts[3], parts[4]});
+  } else if (parts.size() == 2 && parts[0] == "refused") {
+    answered(op, {"busy"});
+  }
+}
+
+void RedisBackend::grace_ended() {
+  std::vector<uint64_t> ops;
+  for (const auto& [op, claim] : by_op_) ops.push_back(op);
+  for (const uint64_t op : ops) {
+    if (Claim* claim = find_op(op); claim != nullptr && !claim->ask->sent) send(*claim);
+  }
+}
+
+}  // namespace lockfs

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: MIT
+// The way of a claim: asked for, granted, shown, wanted by others, kept, given up.
+#include <charconv>
+#include <utility>
+
+#include "backends/key_values.h"
+#include "backends/redis/redis_backend.h"
+#include "core/processes.h"
+
+namespace lockfs {
+
+RedisBackend::Claim* RedisBackend::find(ClaimId id) {
+  const auto found = by_id_.find(id);
+  return found == by_id_.end() ? nullptr : found->second;
+}
+
+RedisBackend::Claim* RedisBackend::find_op(uint64_t op) {
+  const auto found = by_op_.find(op);
+  return found == by_op_.end() ? nullptr : found->second;
+}
+
+RedisBackend::Claim& RedisBackend::make(const std::string& place, ClaimId id) {
+  Claim& claim = claims_[place];
+  claim.place = place;
+  claim.id = id;
+  by_id_[id] = &claim;
+  return claim;
+}
+
+void RedisBackend::acquire(ClaimId id, std::string_view lockspace, std::string_view name, Mode mode,
+                           bool now) {
+  Claim* claim = find(id);
+  if (claim == nullptr) {
+    const std::string place = std::string(lockspace) + "/" + std::string(name);
+    const auto kept = claims_.find(place);
+    if (kept != claims_.end()) {
+      if (take_kept(kept->second, id, mode)) return;
+      drop(kept->second);  // To convert it could be a deadlock of two who only keep.
+    }
+    claim = &make(place, id);
+  }
+  claim->ask = Ask{mode, now, ++last_op_};
+  by_op_[claim->ask->op] = claim;
+  node_.up() ? send(*claim) : wait_for_server(*claim);
+}
+
+// What was kept, if it is enough: true.
+bool RedisBackend::take_kept(Claim& claim, ClaimId id, Mode mode) {
+  const bool counts = is_exclusive(mode) && claim.tokens.next >= claim.tokens.end;
+  if (!node_.holds_lease() || counts || !covers(*claim.held, mode)) return false;
+  unkeep(claim);
+  claim.id = id;
+  by_id_[id] = &claim;
+  TokenBlock tokens;
+  if (is_exclusive(mode)) {
+    tokens = {claim.tokens.next, claim.tokens.next + 1};
+    ++claim.tokens.next;
+  }
+  events_->granted(id, *claim.held, tokens);
+  return true;
+}
+
+void RedisBackend::send(Claim& claim) {
+  Ask& ask = *claim.ask;
+  ask.sent = true;
+  ask.hinted = false;
+  loop_.timers.cancel(std::exchange(ask.patience, TimerId::kNone));
+  node_.call({"acquire", claim.place, std::to_string(static_cast<int>(ask.mode)),
+              ask.now ? "1" : "0", std::to_string(ask.op)},
+             [this, op = ask.op](const Answer& answer) { answered(op, answer); });
+}
+
+// The server may be back in a moment.
+void RedisBackend::wait_for_server(Claim& claim) {
+  if (node_.refused()) return fail(claim, LockErrc::kUnreachable);
+  claim.ask->patience =
+      loop_.timers.schedule(loop_.timers.now() + kPatience, [this, op = claim.ask->op] {
+        Claim* late = find_op(op);
+        if (late == nullptr) return;
+        late->ask->patience = TimerId::kNone;
+        fail(*late, LockErrc::kUnreachable);
+      });
+}
+
+// By the answer or by a message, whichever comes first. Without a word the connection ended; the
+// same is asked again on the next.
+void RedisBackend::answered(uint64_t op, const Answer& answer) {
+  Claim* claim = find_op(op);
+  if (claim == nullptr || answer.empty()) return;
+  const std::string_view what = answer.front();
+  if (what == "granted" && answer.size() == 4 && answer[1].size() == 1) {
+    return granted(*claim, static_cast<Mode>(answer[1][0] - '0'), answer[2], answer[3] == "1");
+  }
+  if (what == "busy") return fail(*claim, LockErrc::kWouldBlock);
+  if (what == "deadlock") return fail(*claim, LockErrc::kDeadlock);
+  if (what != "grace") return;  // Queued: a message follows.
+  if (claim->ask->now) return fail(*claim, LockErrc::kUnreachable);
+  claim->ask->sent = false;
+}
+
+void RedisBackend::granted(Claim& claim, Mode mode, std::string_view last, bool contended) {
+  const bool hinted = claim.ask->hinted;
+  end_ask(claim);
+  claim.held = mode;
+  claim.wanted = false;  // Of what it was.
+  claim.told_wanted = false;
+  claim.tokens = {};
+  TokenBlock tokens;
+  if (is_exclusive(mode)) {
+    uint64_t before = 0;
+    std::from_chars(last.data(), last.data() + last.size(), before);
+    claim.tokens = {before + 2, before + 1 + kTokens};
+    tokens = {before + 1, before + 2};
+  }
+  const ClaimId id = claim.id;
+  events_->granted(id, mode, tokens);
+  Claim* after = find(id);
+  if (after != nullptr && after->held && (contended || hinted)) hint(*after);
+}
+
+void RedisBackend::end_ask(Claim& claim) {
+  if (!claim.ask) return;
+  loop_.timers.cancel(claim.ask->patience);
+  by_op_.erase(claim.ask->op);
+  claim.ask.reset();
+}
+
+// The end of an acquire without a grant. What the claim had before it still has.
+void RedisBackend::fail(Claim& claim, LockErrc why) {
+  const ClaimId id = claim.id;
+  end_ask(claim);
+  if (!claim.held) erase(claim);
+  events_->failed(id, why);
+}
+
+void RedisBackend::cancel(ClaimId id) {
+  Claim* claim = find(id);
+  if (claim == nullptr || !claim->ask || claim->ask->cancelled) return;
+  claim->ask->cancelled = true;
+  const auto interrupted = [this, op = claim->ask->op] {
+    if (Claim* ended = find_op(op)) fail(*ended, LockErrc::kInterrupted);
+  };
+  // What the server may have of it, it is told when it is there again.
+  if (!node_.up() || !claim->ask->sent) return outlet_->post(interrupted);
+  node_.call({"cancel", claim->place, std::to_string(claim->ask->op)},
+             [interrupted](const Answer& answer) {
+               if (answer.empty() || answer.front() == "interrupted") interrupted();
+             });
+}
+
+void RedisBackend::release(ClaimId id) {
+  Claim* claim = find(id);
+  if (claim == nullptr) return;
+  may_keep(*claim) ? keep(*claim) : drop(*claim);
+}
+
+// Somebody waits for what the claim holds: it is given up if it is only kept; else whoever would
+// not wait is told that it is in use.
+void RedisBackend::hint(Claim& claim) {
+  claim.wanted = true;
+  if (claim.id == ClaimId::kNone) return drop(claim);
+  if (claim.shown.empty()) show(claim, "host=" + quoted_value(host_name()));
+  if (std::exchange(claim.told_wanted, true)) return;
+  outlet_->post([this, id = claim.id] {
+    if (const Claim* still = find(id); still != nullptr && still->wanted) events_->contended(id);
+  });
+}
+
+bool RedisBackend::may_keep(const Claim& claim) const {
+  return claim.held && *claim.held != Mode::kNL && !claim.ask && !claim.wanted &&
+         node_.holds_lease();
+}
+
+void RedisBackend::keep(Claim& claim) {
+  by_id_.erase(std::exchange(claim.id, ClaimId::kNone));
+  show(claim, "");
+  claim.kept_since = loop_.timers.now();
+  claim.kept_at = kept_.insert(kept_.end(), &claim);
+  if (kept_.size() > kMostKept) drop(*kept_.front());
+  if (expiry_ != TimerId::kNone || kept_.empty()) return;
+  expiry_ = loop_.timers.schedule(loop_.timers.now() + kKeepTime, [this] { expire_kept(); });
+}
+
+void RedisBackend::unkeep(Claim& claim) { kept_.erase(claim.kept_at); }
+
+void RedisBackend::expire_kept() {
+  expiry_ = TimerId::kNone;
+  const TimePoint now = loop_.timers.now();
+  while (!kept_.empty() && kept_.front()->kept_since + kKeepTime <= now) drop(*kept_.front());
+  if (kept_.empty()) return;
+  expiry_ = loop_.timers.schedule(kept_.front()->kept_since + kKeepTime, [this] { expire_kept(); });
+}
+
+// What the server has of it is released, now or when it is there again.
+void RedisBackend::drop(Claim& claim) {
+  const bool known = claim.held || (claim.ask && claim.ask->sent);
+  if (known && node_.up()) node_.call({"release", claim.place}, {});
+  erase(claim);
+}
+
+void RedisBackend::erase(Claim& claim) {
+  if (claim.id == ClaimId::kNone) unkeep(claim);
+  end_ask(claim);
+  by_id_.erase(claim.id);
+  claims_.erase(std::string(claim.place));
+}
+
+}  // namespace lockfs
