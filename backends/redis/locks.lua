@@ -317,8 +317,8 @@ function verbs.acquire(place, mode, now, op)
       if o.node ~= node and o.words ~= '' and not compatible(o.held, mode) then in_its_way = true end
     end
     if ahead or not is_free(lock, r, mode) then
-      if conversion and is_deadlock(lock, r, mode) then return { 'deadlock' } end
       if now == '1' and (ahead or in_its_way) then return { 'busy' } end
+      if now == '0' and conversion and is_deadlock(lock, r, mode) then return { 'deadlock' } end
       local answer = enqueue(lock, r, mode, now == '1')
       finish(lock)
       return answer

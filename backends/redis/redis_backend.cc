@@ -66,6 +66,7 @@ void RedisBackend::describe(ClaimId id, const Presence& who) {
 
 void RedisBackend::show(Claim& claim, const std::string& words) {
   if (claim.shown == words) return;
+  if (!words.empty() && !claim.ask) give_back(claim);
   claim.shown = words;
   if (node_.up()) node_.call({"show", claim.place, words}, {});
 }
@@ -156,12 +157,13 @@ void RedisBackend::resync(Claim& claim, const redis::Record* record) {
     node_.call({"cancel", claim.place, std::to_string(record->op)}, {});
   }
   if (!claim.held) return;
-  const bool has = record != nullptr && record->held && covers(*record->held, *claim.held);
+  const bool has = record != nullptr && record->held && covers(*record->held, claim.told);
   if (!has && claim.id == ClaimId::kNone) return erase(claim);
   if (!has && !node_.grace()) {
     return lose(claim, "redis: " + server_ + " has lost it, as after a restart or a failover");
   }
   if (!has) return resume(claim);
+  claim.held = record->held;
   const std::string words = std::exchange(claim.shown, {});
   show(claim, words);
 }
@@ -170,7 +172,8 @@ void RedisBackend::resync(Claim& claim, const redis::Record* record) {
 void RedisBackend::resume(Claim& claim) {
   const uint64_t last = claim.tokens.end != 0 ? claim.tokens.end - 1 : 0;
   const uint64_t op = ++last_op_;
-  node_.call({"resume", claim.place, std::to_string(static_cast<int>(*claim.held)),
+  claim.held = claim.told;
+  node_.call({"resume", claim.place, std::to_string(static_cast<int>(claim.told)),
               last != 0 ? std::to_string(last) : "", std::to_string(op), claim.shown},
              [this, id = claim.id](const Answer& answer) {
                Claim* resumed = find(id);

@@ -68,7 +68,8 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
   struct Claim {
     std::string place;
     ClaimId id = ClaimId::kNone;  ///< kNone: it is only kept.
-    std::optional<Mode> held;     ///< As the server knows it.
+    std::optional<Mode> held;     ///< As the server knows it; may be more than
+    Mode told = Mode::kNL;        ///< what the table knows.
     std::optional<Ask> ask;
     TokenBlock tokens;        ///< That the table has not got yet.
     std::string shown;        ///< Words that others see; "": none.
@@ -88,7 +89,9 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
   Claim* find(ClaimId id);
   Claim* find_op(uint64_t op);
   Claim& make(const std::string& place, ClaimId id);
-  bool take_kept(Claim& claim, ClaimId id, Mode mode);
+  bool suffices(const Claim& claim, Mode mode) const;
+  void take(Claim& claim, Mode mode);
+  void give_back(Claim& claim);
   void send(Claim& claim);
   void wait_for_server(Claim& claim);
   void answered(uint64_t op, const Answer& answer);

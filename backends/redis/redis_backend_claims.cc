@@ -33,35 +33,55 @@ void RedisBackend::acquire(ClaimId id, std::string_view lockspace, std::string_v
   if (claim == nullptr) {
     const std::string place = std::string(lockspace) + "/" + std::string(name);
     const auto kept = claims_.find(place);
-    if (kept != claims_.end()) {
-      if (take_kept(kept->second, id, mode)) return;
-      drop(kept->second);  // To convert it could be a deadlock of two who only keep.
+    if (kept != claims_.end() && suffices(kept->second, mode)) {
+      claim = &kept->second;
+      unkeep(*claim);
+      claim->id = id;
+      by_id_[id] = claim;
+      return take(*claim, mode);
     }
-    claim = &make(place, id);
+    if (kept != claims_.end()) drop(kept->second);  // To convert it could be a deadlock of two who
+    claim = &make(place, id);                       // only keep.
+  } else if (!claim->wanted && suffices(*claim, mode) &&
+             (claim->shown.empty() || mode == *claim->held)) {
+    return take(*claim, mode);
   }
   claim->ask = Ask{mode, now, ++last_op_};
   by_op_[claim->ask->op] = claim;
   node_.up() ? send(*claim) : wait_for_server(*claim);
 }
 
-// What was kept, if it is enough: true.
-bool RedisBackend::take_kept(Claim& claim, ClaimId id, Mode mode) {
+// Can it be granted by what the server has granted before?
+bool RedisBackend::suffices(const Claim& claim, Mode mode) const {
   const bool counts = is_exclusive(mode) && claim.tokens.next >= claim.tokens.end;
-  if (!node_.holds_lease() || counts || !covers(*claim.held, mode)) return false;
-  unkeep(claim);
-  claim.id = id;
-  by_id_[id] = &claim;
+  return claim.held && covers(*claim.held, mode) && !counts && node_.holds_lease();
+}
+
+// What it then has too much is given back when somebody wants it, or when it is shown: what is
+// shown of a lock stands in the way of others, and is exact.
+void RedisBackend::take(Claim& claim, Mode mode) {
+  claim.told = mode;
   TokenBlock tokens;
   if (is_exclusive(mode)) {
     tokens = {claim.tokens.next, claim.tokens.next + 1};
     ++claim.tokens.next;
   }
-  events_->granted(id, *claim.held, tokens);
-  return true;
+  events_->granted(claim.id, mode, tokens);
+}
+
+// A call that never fails: to hold less is always granted.
+void RedisBackend::give_back(Claim& claim) {
+  if (!claim.held || *claim.held == claim.told || !node_.up()) return;
+  node_.call({"acquire", claim.place, std::to_string(static_cast<int>(claim.told)), "1",
+              std::to_string(++last_op_)},
+             {});
+  claim.held = claim.told;
+  claim.tokens = {};
 }
 
 void RedisBackend::send(Claim& claim) {
   Ask& ask = *claim.ask;
+  if (!ask.sent) give_back(claim);
   ask.sent = true;
   ask.hinted = false;
   loop_.timers.cancel(std::exchange(ask.patience, TimerId::kNone));
@@ -102,6 +122,7 @@ void RedisBackend::granted(Claim& claim, Mode mode, std::string_view last, bool 
   const bool hinted = claim.ask->hinted;
   end_ask(claim);
   claim.held = mode;
+  claim.told = mode;
   claim.wanted = false;  // Of what it was.
   claim.told_wanted = false;
   claim.tokens = {};
@@ -159,6 +180,7 @@ void RedisBackend::release(ClaimId id) {
 void RedisBackend::hint(Claim& claim) {
   claim.wanted = true;
   if (claim.id == ClaimId::kNone) return drop(claim);
+  if (!claim.ask) give_back(claim);
   if (claim.shown.empty()) show(claim, "host=" + quoted_value(host_name()));
   if (std::exchange(claim.told_wanted, true)) return;
   outlet_->post([this, id = claim.id] {

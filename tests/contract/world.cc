@@ -9,6 +9,10 @@
 #include <filesystem>
 #include <stdexcept>
 
+#ifdef LOCKFS_REDIS
+#include "tests/support/redis_server.h"
+#endif
+
 namespace lockfs::test {
 namespace {
 
@@ -17,7 +21,6 @@ class MemoryWorld final : public World {
   std::string source() const override { return "memory:"; }
   bool separate_nodes() const override { return false; }
   bool fifo() const override { return true; }
-  bool delete_lock(const std::string& /*name*/) override { return false; }
 };
 
 class FileWorld final : public World {
@@ -28,6 +31,7 @@ class FileWorld final : public World {
   ~FileWorld() override { std::filesystem::remove_all(directory_); }
   std::string source() const override { return "file:" + directory_; }
   bool fifo() const override { return false; }
+  bool has_files() const override { return true; }
   bool delete_lock(const std::string& name) override {
     return unlink((directory_ + "/default/" + name).c_str()) == 0;
   }
@@ -42,6 +46,7 @@ class ShmWorld final : public World {
   ~ShmWorld() override { unlink(("/dev/shm/" + name_).c_str()); }
   std::string source() const override { return "shm:" + name_ + "?locks=1024"; }
   bool fifo() const override { return true; }
+  bool has_files() const override { return true; }
   bool delete_lock(const std::string& /*name*/) override {
     return unlink(("/dev/shm/" + name_).c_str()) == 0;
   }
@@ -57,8 +62,6 @@ class DlmWorld final : public World {
   DlmWorld() : prefix_("w" + std::to_string(getpid()) + "_" + std::to_string(++count_) + "_") {}
   std::string source() const override { return "dlm:?prefix=" + prefix_; }
   bool fifo() const override { return true; }
-  bool delete_lock(const std::string& /*name*/) override { return false; }
-  bool has_files() const override { return false; }
   size_t max_name_bytes() const override { return 64; }
   size_t max_lockspace_bytes() const override { return 63 - prefix_.size(); }
   /// Whether this machine is a node of one.
@@ -69,6 +72,21 @@ class DlmWorld final : public World {
   std::string prefix_;
 };
 
+#ifdef LOCKFS_REDIS
+// A Redis server of its own. It has been in use for a while: nobody has to be heard first.
+class RedisWorld final : public World {
+ public:
+  RedisWorld() { server_.is_known(); }
+  std::string source() const override { return "redis+unix://" + server_.socket() + "?lease=3s"; }
+  bool fifo() const override { return true; }
+  bool sees_at_once() const override { return false; }
+  double takeover() const override { return 3 * 1.5; }
+
+ private:
+  RedisServer server_;
+};
+#endif
+
 }  // namespace
 
 std::unique_ptr<World> make_world(const std::string& name) {
@@ -76,12 +94,18 @@ std::unique_ptr<World> make_world(const std::string& name) {
   if (name == "file") return std::make_unique<FileWorld>();
   if (name == "shm") return std::make_unique<ShmWorld>();
   if (name == "dlm") return std::make_unique<DlmWorld>();
+#ifdef LOCKFS_REDIS
+  if (name == "redis") return std::make_unique<RedisWorld>();
+#endif
   throw std::runtime_error("no world " + name);
 }
 
 std::vector<std::string> world_names() {
   std::vector<std::string> names = {"memory", "file", "shm"};
   if (DlmWorld::is_here()) names.emplace_back("dlm");
+#ifdef LOCKFS_REDIS
+  if (RedisServer::is_here()) names.emplace_back("redis");
+#endif
   return names;
 }
 

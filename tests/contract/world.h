@@ -2,6 +2,7 @@
 #pragma once
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
@@ -23,9 +24,13 @@ class World {
   virtual bool fifo() const = 0;
   /// Deletes the file behind a lock of the default lockspace, as if by mistake; false where there
   /// is none.
-  virtual bool delete_lock(const std::string& name) = 0;
+  virtual bool delete_lock(const std::string& /*name*/) { return false; }
   /// Whether there is a file behind each lock.
-  virtual bool has_files() const { return separate_nodes(); }
+  virtual bool has_files() const { return false; }
+  /// Whether a node sees what another holds as soon as it is granted; else a moment later.
+  virtual bool sees_at_once() const { return true; }
+  /// How long others may have to wait for what a killed daemon held, in seconds.
+  virtual double takeover() const { return 1; }
   virtual size_t max_name_bytes() const { return 255; }
   virtual size_t max_lockspace_bytes() const { return 255; }
 };
@@ -52,6 +57,11 @@ class ContractTest : public testing::TestWithParam<std::string> {
   /// The lock as a node shows it, and the same by a key; "" when it is free there.
   std::string picture(size_t i, const std::string& name) { return slurp(lock(i, name)); }
   std::string shown(size_t i, const std::string& name, const std::string& key);
+  /// Whether a node sees of another what `condition` tells: at once, or a moment later where the
+  /// world says so.
+  bool sees(const std::function<bool()>& condition) const {
+    return world_->sees_at_once() ? condition() : eventually(condition, 2);
+  }
   /// What a node lists in a lockspace.
   std::set<std::string> listed(size_t i, const std::string& lockspace = "default");
   /// Waits until a node shows so many waiters: each of its own, and one for each other node that
