@@ -110,7 +110,8 @@ local function is_free(lock, r, mode)
   return true
 end
 
--- Conversions first, each in the order in which they came.
+-- Conversions first, each in the order in which they came. New requests wait behind those that
+-- they do not go with; a conversion behind nobody, for the one before it may wait for what it holds.
 local function waiting(lock)
   local list = {}
   for _, r in pairs(lock.records) do
@@ -164,7 +165,8 @@ local function advance(lock)
     if r.held ~= NONE then counts[r.held] = (counts[r.held] or 0) + 1 end
   end
   for _, r in ipairs(list) do
-    if against_others(counts, r, r.wanted) or any_against(ahead, r.wanted) then
+    local behind = r.held <= NL and any_against(ahead, r.wanted)
+    if behind or against_others(counts, r, r.wanted) then
       ahead[r.wanted] = true
     else
       if r.held ~= NONE then counts[r.held] = counts[r.held] - 1 end
@@ -308,7 +310,7 @@ function verbs.acquire(place, mode, now, op)
   for _, o in ipairs(waiting(lock)) do
     if o.node ~= node then
       wanted[o.wanted] = true
-      if (o.held > NL or not conversion) and not compatible(o.wanted, mode) then ahead = true end
+      if not conversion and not compatible(o.wanted, mode) then ahead = true end
     end
   end
   if not covers(had, mode) then
