@@ -192,14 +192,13 @@ struct Row {
   Wrong (*check)(std::string_view rest);  ///< Of what stands behind the colon.
   Made (*make)(std::string_view rest, EventLoop& loop);
 };
-constexpr std::array kRows = {
-    Row{"memory", check_memory, make_memory},
-    Row{"file", check_file, make_file},
-    Row{"shm", check_shm, make_shm},
-    Row{"dlm", check_dlm, make_dlm},
-    Row{kRedis, check_redis<kRedis>, make_redis<kRedis>},
-    Row{kRedisTls, check_redis<kRedisTls>, make_redis<kRedisTls>},
-    Row{kRedisUnix, check_redis<kRedisUnix>, make_redis<kRedisUnix>}};
+constexpr std::array kRows = {Row{"memory", check_memory, make_memory},
+                              Row{"file", check_file, make_file},
+                              Row{"shm", check_shm, make_shm},
+                              Row{"dlm", check_dlm, make_dlm},
+                              Row{kRedis, check_redis<kRedis>, make_redis<kRedis>},
+                              Row{kRedisTls, check_redis<kRedisTls>, make_redis<kRedisTls>},
+                              Row{kRedisUnix, check_redis<kRedisUnix>, make_redis<kRedisUnix>}};
 
 const Row* row_of(std::string_view url) {
   const size_t colon = url.find(':');
@@ -215,7 +214,18 @@ Wrong check_backend_url(std::string_view url) {
   if (const Row* row = row_of(url)) return row->check(url.substr(row->scheme.size() + 1));
   std::string known;
   for (const Row& row : kRows) known += (known.empty() ? "" : ", ") + std::string(row.scheme) + ":";
-  return "'" + std::string(url) + "' names no backend; known here: " + known;
+  return "'" + shown_url(url) + "' names no backend; known here: " + known;
+}
+
+std::string shown_url(std::string_view url) {
+  const size_t start = url.find("://");
+  const size_t at = url.rfind('@', url.find('?'));
+  if (start == std::string_view::npos || at == std::string_view::npos || at < start) {
+    return std::string(url);
+  }
+  const size_t colon = url.find(':', start + 3);
+  if (colon > at) return std::string(url);
+  return std::string(url.substr(0, colon)) + ":***" + std::string(url.substr(at));
 }
 
 Made make_backend(std::string_view url, EventLoop& loop) {

@@ -14,6 +14,9 @@ namespace lockfs {
 /// What is wrong with a URL, in words; nullopt when a backend could be made of it.
 std::optional<std::string> check_backend_url(std::string_view url);
 
+/// A URL without its password, for whoever reads mounts, logs and control files.
+std::string shown_url(std::string_view url);
+
 /// Makes the backend of a URL such as "memory:"; else says in words what is wrong with it. It may
 /// watch descriptors of `loop` and post into it, and ends before the loop does.
 tl::expected<std::unique_ptr<LockBackend>, std::string> make_backend(std::string_view url,

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "backends/registry.h"
 #include "fs/lock_fs.h"
 
 #ifndef LOCKFS_VERSION
@@ -33,9 +34,10 @@ std::string LockFs::config_text() const {
   for (const auto& [id, space] : table_.lockspaces()) {
     const auto named = options_.lockspaces.find(space->name);
     const bool own = named != options_.lockspaces.end() && !named->second.backend.empty();
-    out["lockspace"][space->name] = {{"backend", own ? named->second.backend : options_.source},
-                                     {"mode", fmt::format("{:04o}", space->mode & 07777U)},
-                                     {"capacity", space->capacity}};
+    out["lockspace"][space->name] = {
+        {"backend", shown_url(own ? named->second.backend : options_.source)},
+        {"mode", fmt::format("{:04o}", space->mode & 07777U)},
+        {"capacity", space->capacity}};
   }
   return to_yaml(out);
 }

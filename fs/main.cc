@@ -127,7 +127,7 @@ int serve(const Options& options, Parent& parent) {
       status = kFailed;
       return;
     }
-    spdlog::info("{} serves {}", options.mountpoint, options.source);
+    spdlog::info("{} serves {}", options.mountpoint, shown_url(options.source));
     parent.tell_ready();
   });
   if (const auto refusal = session.read_options()) {
@@ -142,7 +142,7 @@ int serve(const Options& options, Parent& parent) {
   // Whoever sees the mount can use it.
   fs.when_joined([&](LockErrc result) {
     if (result != LockErrc::kOk) {
-      return fail(options.source +
+      return fail(shown_url(options.source) +
                   ": the lockspace default cannot be joined: " + make_error_code(result).message());
     }
     if (const auto failure = session.mount()) fail(*failure);

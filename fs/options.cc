@@ -251,8 +251,9 @@ std::optional<std::string> set_option(Options& options, std::string_view key,
 }
 
 std::vector<std::pair<std::string, std::string>> option_values(const Options& options) {
-  std::vector<std::pair<std::string, std::string>> out = {
-      {"source", options.source}, {"mountpoint", options.mountpoint}, {"config", options.config}};
+  std::vector<std::pair<std::string, std::string>> out = {{"source", shown_url(options.source)},
+                                                          {"mountpoint", options.mountpoint},
+                                                          {"config", options.config}};
   for (const Key& key : keys()) out.emplace_back(key.name, key.get(options));
   return out;
 }

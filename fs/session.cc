@@ -11,6 +11,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "backends/registry.h"
+
 namespace lockfs {
 namespace {
 
@@ -79,7 +81,8 @@ Session::~Session() {
 }
 
 std::optional<std::string> Session::read_options() {
-  std::string list = "fsname=" + quoted(options_.source) + ",subtype=lockfs,default_permissions";
+  std::string list =
+      "fsname=" + quoted(shown_url(options_.source)) + ",subtype=lockfs,default_permissions";
   if (getuid() == 0) list += ",allow_other";
   list += joined(options_.mount_options);
   std::string name = "lockfs";

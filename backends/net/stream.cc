@@ -84,8 +84,8 @@ void Stream::open(const Endpoint& server) {
     addrinfo hints{};
     hints.ai_socktype = SOCK_STREAM;
     addrinfo* found = nullptr;
-    const int error = getaddrinfo(server.host.c_str(), std::to_string(server.port).c_str(), &hints,
-                                  &found);
+    const int error =
+        getaddrinfo(server.host.c_str(), std::to_string(server.port).c_str(), &hints, &found);
     if (error != 0) out.second = gai_strerror(error);
     for (const addrinfo* a = found; a != nullptr; a = a->ai_next) {
       const auto* bytes = reinterpret_cast<const char*>(a->ai_addr);

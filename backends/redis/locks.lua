@@ -219,21 +219,20 @@ local function parts_of(member) return string.match(member, '^(%d+) (%d+) (%d+) 
 
 local verbs = {}
 
--- RUN YOUNG LEASE WORDS -> known|new GRACE [PLACE HELD WANTED OP]...
+-- RUN YOUNG LEASE WORDS HAD -> known|new GRACE [PLACE HELD WANTED OP]...
 -- After a loss of data nothing is granted before whoever had a lock has resumed it, or knows that
 -- it is lost: for the longest lease of all (GRACE is "RUN LEASE").
-function verbs.hello(run, young, lease, words)
+function verbs.hello(run, young, lease, words, had)
+  local known = redis.call('HGET', key('nodes'), node)
   local before = redis.call('GET', key('run'))
   local grace = redis.call('GET', key('grace'))
-  if before ~= run then
-    redis.call('SET', key('run'), run)
-    if before or young == '1' then grace = run .. ' 0' end
-  end
+  if before ~= run then redis.call('SET', key('run'), run) end
+  local restarted = before ~= run and (before or young == '1')
+  if restarted or (had == '1' and not known) then grace = run .. ' 0' end
   if grace and tonumber(string.match(grace, ' (%d+)$')) < tonumber(lease) then
     grace = run .. ' ' .. lease
     redis.call('SET', key('grace'), grace)
   end
-  local known = redis.call('HGET', key('nodes'), node)
   local beat = known and parts_of(known) or '0'
   redis.call('HSET', key('nodes'), node, table.concat({ beat, link, lease, words }, ' '))
   local answer = { known and 'known' or 'new', grace or '' }

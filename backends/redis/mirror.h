@@ -21,8 +21,10 @@ class Mirror {
   void forget() { spaces_.clear(); }
   /// Whether a lockspace was loaded.
   bool knows(std::string_view lockspace) const;
-  /// Messages of this lockspace count from now on, and wait for load().
-  void expect(std::string_view lockspace) { spaces_.try_emplace(std::string(lockspace)); }
+  /// Messages of this lockspace count from now on, and wait for load(). False if they did already.
+  bool expect(std::string_view lockspace) {
+    return spaces_.try_emplace(std::string(lockspace)).second;
+  }
   /// VERSION TEXT... (locks.lua: list).
   void load(std::string_view lockspace, const Parts& list);
   /// VERSION PLACE PIN [NODE HELD WANTED WORDS]...

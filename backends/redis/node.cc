@@ -154,7 +154,8 @@ void Node::opened(Connection& connection) {
 void Node::said(const redisReply& info) {
   const std::string_view text = text_of(&info);
   run_ = info_value(text, "run_id");
-  const auto uptime = std::chrono::seconds(number_in<int64_t>(info_value(text, "uptime_in_seconds")));
+  const auto uptime =
+      std::chrono::seconds(number_in<int64_t>(info_value(text, "uptime_in_seconds")));
   // A second is what it may be rounded by.
   young_ = uptime <= url_.lease + std::chrono::seconds(1);
   if (run_.empty()) return refuse("INFO server does not tell its run_id");
@@ -198,7 +199,8 @@ void Node::hello() {
   const auto lease = std::chrono::duration_cast<milliseconds>(url_.lease).count();
   const TimePoint sent = Clock::now();
   stage_ = Stage::kGreeting;
-  evaluate({"hello", run_, young_ ? "1" : "0", std::to_string(lease), presence_words(who)},
+  evaluate({"hello", run_, young_ ? "1" : "0", std::to_string(lease), presence_words(who),
+            holds_lease() ? "1" : "0"},
            [this, sent](const redisReply* answer) {
              if (answer == nullptr) return;
              if (is_error(answer)) return refuse(text_of(answer));
@@ -306,8 +308,9 @@ void Node::set_grace(std::string_view grace) {
   grace_ = grace;
   grace_since_ = Clock::now();
   if (!grace_.empty()) {
-    spdlog::info("redis: the server is new or was restarted: nothing is granted for a lease, so that "
-                 "all who hold locks are heard first");
+    spdlog::info(
+        "redis: the server is new or was restarted: nothing is granted for a lease, so that "
+        "all who hold locks are heard first");
   }
 }
 

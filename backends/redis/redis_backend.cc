@@ -43,7 +43,8 @@ void RedisBackend::start(ClaimEvents& events) {
 }
 
 // A lockspace needs nothing; but a mount appears only when it is known whether the server is there.
-void RedisBackend::join(QueryId query, std::string_view /*lockspace*/, mode_t /*mode*/) {
+void RedisBackend::join(QueryId query, std::string_view lockspace, mode_t /*mode*/) {
+  load(std::string(lockspace));
   if (node_.up() || (node_.refused() && !joining_.empty())) {
     return events_->answered(query, LockErrc::kOk, {});
   }
@@ -56,7 +57,8 @@ void RedisBackend::join(QueryId query, std::string_view /*lockspace*/, mode_t /*
   });
 }
 
-void RedisBackend::leave(QueryId query, std::string_view /*lockspace*/, bool /*force*/) {
+void RedisBackend::leave(QueryId query, std::string_view lockspace, bool /*force*/) {
+  spaces_.erase(std::string(lockspace));
   events_->answered(query, LockErrc::kOk, {});
 }
 
@@ -89,13 +91,19 @@ void RedisBackend::when_known(const std::string& lockspace, QueryId query,
                               std::function<void()> work) {
   if (!node_.up()) return events_->answered(query, LockErrc::kUnreachable, {});
   if (mirror_.knows(lockspace)) return work();
-  auto& questions = loading_[lockspace];
-  questions.push_back({query, std::move(work)});
-  if (questions.size() > 1) return;
-  mirror_.expect(lockspace);
+  loading_[lockspace].push_back({query, std::move(work)});
+  load(lockspace);
+}
+
+// Before it is asked for, where it can be: a server that hangs then keeps nobody from a lookup.
+void RedisBackend::load(const std::string& lockspace) {
+  spaces_.insert(lockspace);
+  if (!node_.up() || !mirror_.expect(lockspace)) return;
   node_.call({"list", lockspace}, [this, lockspace](const Answer& answer) {
     mirror_.load(lockspace, answer);
-    for (const Question& question : std::exchange(loading_[lockspace], {})) {
+    const auto questions = loading_.extract(lockspace);
+    if (questions.empty()) return;
+    for (const Question& question : questions.mapped()) {
       if (mirror_.knows(lockspace)) {
         question.work();
       } else {
@@ -108,9 +116,9 @@ void RedisBackend::when_known(const std::string& lockspace, QueryId query,
 void RedisBackend::pin(QueryId query, std::string_view lockspace, std::string_view name,
                        const Pin& pin, bool fresh) {
   if (!node_.up()) return events_->answered(query, LockErrc::kUnreachable, {});
-  node_.call({"pin", std::string(lockspace), std::string(name), redis::pin_words(pin),
-              fresh ? "1" : "0"},
-             [this, query](const Answer& answer) { answer_pin(query, answer); });
+  node_.call(
+      {"pin", std::string(lockspace), std::string(name), redis::pin_words(pin), fresh ? "1" : "0"},
+      [this, query](const Answer& answer) { answer_pin(query, answer); });
 }
 
 void RedisBackend::unpin(QueryId query, std::string_view lockspace, std::string_view name) {
@@ -134,6 +142,7 @@ void RedisBackend::came_up(std::vector<redis::Record> records) {
   for (const QueryId query : std::exchange(joining_, {})) {
     outlet_->post([this, query] { events_->answered(query, LockErrc::kOk, {}); });
   }
+  for (const std::string& space : std::set<std::string>(spaces_)) load(space);
   std::unordered_map<std::string_view, const redis::Record*> known;
   for (const redis::Record& record : records) known[record.place] = &record;
   std::vector<std::string> places;

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -71,9 +72,9 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
     std::optional<Mode> held;     ///< As the server knows it; may be more than
     Mode told = Mode::kNL;        ///< what the table knows.
     std::optional<Ask> ask;
-    TokenBlock tokens;        ///< That the table has not got yet.
-    std::string shown;        ///< Words that others see; "": none.
-    bool wanted = false;      ///< By another node, as long as it holds what it does.
+    TokenBlock tokens;    ///< That the table has not got yet.
+    std::string shown;    ///< Words that others see; "": none.
+    bool wanted = false;  ///< By another node, as long as it holds what it does.
     bool told_wanted = false;
     Kept::iterator kept_at;
     TimePoint kept_since;
@@ -110,6 +111,7 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
   void resync(Claim& claim, const redis::Record* record);
   void resume(Claim& claim);
   void when_known(const std::string& lockspace, QueryId query, std::function<void()> work);
+  void load(const std::string& lockspace);
   void answer_pin(QueryId query, const Answer& answer);
 
   EventLoop& loop_;
@@ -127,6 +129,7 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
     QueryId query = QueryId::kNone;
     std::function<void()> work;
   };
+  std::set<std::string> spaces_;                          ///< Which the mirror is to know.
   std::map<std::string, std::vector<Question>> loading_;  ///< Until their lockspace is known.
   std::vector<QueryId> joining_;
   std::shared_ptr<Outlet> outlet_;

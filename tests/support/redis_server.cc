@@ -70,8 +70,10 @@ void RedisServer::kill() {
 }
 
 void RedisServer::start() {
-  Words words = {"redis-server", "--port", std::to_string(port_), "--bind", "127.0.0.1",
-                 "--unixsocket", socket(), "--dir", directory_, "--save", "", "--logfile",
+  Words words = {"redis-server",     "--port",    std::to_string(port_),
+                 "--bind",           "127.0.0.1", "--unixsocket",
+                 socket(),           "--dir",     directory_,
+                 "--save",           "",          "--logfile",
                  directory_ + "/log"};
   words.insert(words.end(), options_.begin(), options_.end());
   process_ = std::make_unique<Child>([&words] {
@@ -103,9 +105,9 @@ std::string RedisServer::command(const Words& words) const {
     argv.push_back(word.data());
     sizes.push_back(word.size());
   }
-  const Reply reply(redisCommandArgv(context.get(), static_cast<int>(argv.size()), argv.data(),
-                                     sizes.data()),
-                    freeReplyObject);
+  const Reply reply(
+      redisCommandArgv(context.get(), static_cast<int>(argv.size()), argv.data(), sizes.data()),
+      freeReplyObject);
   if (reply == nullptr) throw std::runtime_error("no answer of the Redis server");
   return text_of(*static_cast<const redisReply*>(reply.get()));
 }

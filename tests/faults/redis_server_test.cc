@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: MIT
+// What is Redis' own: how it is reached, what it refuses, what it forgets.
+#include "tests/support/redis_server.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <fstream>
+
+#include "tests/contract/witness.h"
+#include "tests/support/mount.h"
+
+namespace lockfs::test {
+namespace {
+
+using testing::HasSubstr;
+using Words = std::vector<std::string>;
+
+class RedisBackendTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!RedisServer::is_here()) GTEST_SKIP() << "no redis-server here";
+  }
+  ~RedisBackendTest() override {
+    for (const int fd : descriptors_) close(fd);
+  }
+  static std::string tcp(const RedisServer& server, const std::string& rest = "",
+                         const std::string& login = "") {
+    return "redis://" + login + "127.0.0.1:" + std::to_string(server.port()) + rest;
+  }
+  int open_lock(const Mount& mount, const std::string& name) {
+    const int fd = open(mount.lock(name).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (fd >= 0) descriptors_.push_back(fd);
+    return fd;
+  }
+  int exclusive(const Mount& mount, const std::string& name) {
+    const int fd = open(mount.lock(name).c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd < 0) return errno;
+    descriptors_.push_back(fd);
+    return 0;
+  }
+  // Whether two mounts of these sources exclude each other.
+  bool share(const std::string& one, const std::string& two) {
+    const Mount a({}, one);
+    const Mount b({}, two);
+    if (!eventually([&] { return exclusive(a, "shared") == 0; })) return false;
+    const int result = exclusive(b, "shared");
+    EXPECT_TRUE(result == EEXIST || result == 0) << result << b.log();
+    for (const int fd : std::exchange(descriptors_, {})) close(fd);
+    return result == EEXIST;
+  }
+  // What lockfs says that does not start with this source.
+  static std::string refusal(const std::string& source) {
+    try {
+      const Mount mount({}, source);
+      return "it is mounted";
+    } catch (const std::runtime_error& error) {
+      return error.what();
+    }
+  }
+  static std::string error_of(int fd) { return own(fd, "this.error"); }
+
+ private:
+  std::vector<int> descriptors_;
+};
+
+TEST_F(RedisBackendTest, IsReachedByPortSocketAndNameAndEachDatabaseAndPrefixIsItsOwn) {
+  const RedisServer server;
+  server.is_known();
+  server.is_known("other");
+  server.command({"SELECT", "1"});
+  EXPECT_TRUE(share(tcp(server), "redis+unix://" + server.socket()));
+  EXPECT_TRUE(share(tcp(server, "/0"), "redis://localhost:" + std::to_string(server.port())));
+  EXPECT_FALSE(share(tcp(server), tcp(server, "?prefix=other")));
+  EXPECT_TRUE(share(tcp(server, "/0?prefix=other"), tcp(server, "?prefix=other")));
+}
+
+TEST_F(RedisBackendTest, EachDatabaseIsItsOwn) {
+  const RedisServer server;
+  server.is_known();
+  EXPECT_FALSE(share(tcp(server, "/3?lease=500ms"), tcp(server, "/0")));
+  EXPECT_TRUE(share(tcp(server, "/3"), "redis+unix://" + server.socket() + "?db=3"));
+}
+
+TEST_F(RedisBackendTest, PasswordsAreAskedForAndNotShown) {
+  const RedisServer server({"--requirepass", "geheim"});
+  server.is_known();
+  EXPECT_THAT(refusal(tcp(server)), HasSubstr("NOAUTH"));
+  EXPECT_THAT(refusal(tcp(server, "", ":wrong@")), HasSubstr("WRONGPASS"));
+  const Mount mount({}, tcp(server, "", ":geheim@"));
+  EXPECT_EQ(exclusive(mount, "in"), 0);
+  for (const std::string& text :
+       {slurp("/proc/mounts"), slurp(mount.path() + "/.lockfs/config"), mount.log()}) {
+    EXPECT_THAT(text, testing::Not(HasSubstr("geheim")));
+  }
+  const std::string file = server.directory() + "/password";
+  std::ofstream(file) << "geheim\n";
+  const Mount by_file({}, tcp(server, "?password-file=" + file));
+  EXPECT_EQ(exclusive(by_file, "in"), EEXIST);
+}
+
+TEST_F(RedisBackendTest, AUserNeedsNoMoreThanTheReadmeSays) {
+  const RedisServer server;
+  server.is_known();
+  server.command({"ACL",       "SETUSER",       "locks",     "on",         ">word",    "resetkeys",
+                  "~lockfs:*", "resetchannels", "&lockfs:*", "-@all",      "+ping",    "+select",
+                  "+info",     "+script|load",  "+evalsha",  "+subscribe", "+publish", "+get",
+                  "+set",      "+del",          "+exists",   "+incr",      "+incrby",  "+time",
+                  "+hget",     "+hset",         "+hdel",     "+hkeys",     "+hgetall", "+sadd",
+                  "+srem",     "+smembers"});
+  const Mount mount({}, tcp(server, "", "locks:word@"));
+  EXPECT_EQ(exclusive(mount, "in"), 0) << mount.log();
+  EXPECT_EQ(server.command({"HGET", "lockfs:lock:default/in", "#"}), "");
+  EXPECT_THAT(server.command({"KEYS", "lockfs:lock:*"}), HasSubstr("default/in"));
+  EXPECT_THAT(refusal(tcp(server, "", "locks:wrong@")), HasSubstr("WRONGPASS"));
+}
+
+TEST_F(RedisBackendTest, ByTlsItIsReachedWhenItProvesWhoItIs) {
+  const std::filesystem::path dir =
+      std::filesystem::temp_directory_path() / ("lockfs-tls-" + std::to_string(getpid()));
+  std::filesystem::create_directory(dir);
+  const std::string base = dir.string() + "/";
+  const std::string make =
+      "cd " + dir.string() +
+      " && openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+      " -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout key -out cert 2>/dev/null";
+  ASSERT_EQ(system(make.c_str()), 0);
+  const int port = free_port();
+  {
+    const RedisServer server({"--tls-port", std::to_string(port), "--tls-cert-file", base + "cert",
+                              "--tls-key-file", base + "key", "--tls-ca-cert-file", base + "cert"});
+    server.is_known();
+    const auto url = [&](const std::string& host, const std::string& rest) {
+      return "rediss://" + host + ":" + std::to_string(port) + "?cert=" + base +
+             "cert&key=" + base + "key" + rest;
+    };
+    EXPECT_TRUE(share(url("127.0.0.1", "&ca=" + base + "cert"), tcp(server)));
+    EXPECT_TRUE(share(url("localhost", "&ca=" + base + "cert"), url("127.0.0.1", "&verify=no")));
+    const Mount stranger({}, url("127.0.0.1", ""));
+    EXPECT_EQ(exclusive(stranger, "x"), EHOSTUNREACH);
+    EXPECT_THAT(stranger.log(), HasSubstr("self-signed certificate"));
+  }
+  std::filesystem::remove_all(dir);
+}
+
+TEST_F(RedisBackendTest, AFullOrReadOnlyServerIsAnUnreachableOneAndSaysWhy) {
+  const RedisServer server;
+  server.is_known();
+  const Mount mount({}, tcp(server, "?lease=2s"));
+  const int held = open_lock(mount, "held");
+  ASSERT_EQ(write_command(held, "EX"), 0);
+  server.command({"CONFIG", "SET", "maxmemory", "1"});
+  EXPECT_EQ(exclusive(mount, "full"), EHOSTUNREACH);
+  EXPECT_THAT(mount.log(), HasSubstr("OOM"));
+  EXPECT_TRUE(eventually([&] { return write_command(held, "renew") == ESTALE; }));
+  server.command({"CONFIG", "SET", "maxmemory", "0"});
+  EXPECT_TRUE(eventually([&] { return exclusive(mount, "full") == 0; })) << mount.log();
+  server.command({"REPLICAOF", "127.0.0.1", "1"});
+  EXPECT_TRUE(eventually([&] { return exclusive(mount, "readonly") == EHOSTUNREACH; }));
+  EXPECT_TRUE(eventually([&] { return mount.log().find("READONLY") != std::string::npos; }));
+  server.command({"REPLICAOF", "NO", "ONE"});
+  EXPECT_TRUE(eventually([&] { return exclusive(mount, "writable") == 0; })) << mount.log();
+}
+
+TEST_F(RedisBackendTest, WhoEmptiesTheDatabaseTakesNoLockFromAHolder) {
+  const RedisServer server;
+  server.is_known();
+  const Mount one({}, tcp(server, "?lease=500ms"));
+  const Mount two({}, tcp(server, "?lease=500ms"));
+  // Older than a lease: that its data is lost only those know who had some.
+  ASSERT_TRUE(eventually([&] {
+    return server.command({"INFO", "server"}).find("uptime_in_seconds:2") != std::string::npos;
+  }));
+  const int held = open_lock(one, "held");
+  ASSERT_EQ(write_command(held, "EX"), 0);
+  const uint64_t token = token_of(held);
+  server.command({"FLUSHALL"});
+  for (int i = 0; i < 200; ++i) ASSERT_NE(exclusive(two, "held"), 0);
+  EXPECT_TRUE(eventually([&] { return exclusive(two, "other") == 0; })) << two.log();
+  EXPECT_EQ(exclusive(two, "held"), EEXIST);
+  EXPECT_NE(write_command(held, "renew"), ESTALE) << error_of(held);
+  ASSERT_EQ(write_command(held, "UN"), 0);
+  ASSERT_EQ(write_command(held, "EX timeout=5s"), 0);
+  EXPECT_GT(token_of(held), token);
+}
+
+// Under their own eyes, somebody else was granted it: whoever comes back is told.
+TEST_F(RedisBackendTest, AHolderWhoseRecordIsGoneIsTold) {
+  const RedisServer server;
+  server.is_known();
+  const Mount mount({}, tcp(server, "?lease=1s"));
+  const int held = open_lock(mount, "held");
+  ASSERT_EQ(write_command(held, "EX"), 0);
+  server.command({"DEL", "lockfs:lock:default/held"});
+  server.command({"CLIENT", "KILL", "TYPE", "normal"});
+  EXPECT_TRUE(eventually([&] { return write_command(held, "renew") == ESTALE; }));
+  EXPECT_THAT(error_of(held), HasSubstr("has lost it"));
+  ASSERT_EQ(write_command(held, "UN"), 0);
+  EXPECT_TRUE(eventually([&] { return write_command(held, "EX try") == 0; })) << mount.log();
+}
+
+TEST_F(RedisBackendTest, WithoutItsScriptTheServerGetsItAgain) {
+  const RedisServer server;
+  server.is_known();
+  const Mount mount({}, tcp(server));
+  const int held = open_lock(mount, "held");
+  ASSERT_EQ(write_command(held, "EX"), 0);
+  server.command({"SCRIPT", "FLUSH"});
+  EXPECT_TRUE(eventually([&] { return exclusive(mount, "again") == 0; }));
+  EXPECT_NE(write_command(held, "renew"), ESTALE) << error_of(held);
+}
+
+// The first mount of a new server may be one of many whose locks it has lost.
+TEST_F(RedisBackendTest, ANewServerGrantsNothingForALease) {
+  const RedisServer server;
+  const auto begin = std::chrono::steady_clock::now();
+  const Mount mount({}, tcp(server, "?lease=1s"));
+  const int result = exclusive(mount, "first");
+  EXPECT_EQ(result, EHOSTUNREACH);
+  EXPECT_TRUE(eventually([&] { return exclusive(mount, "first") == 0; })) << mount.log();
+  EXPECT_GT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(1));
+  EXPECT_THAT(mount.log(), HasSubstr("nothing is granted for a lease"));
+}
+
+TEST_F(RedisBackendTest, WithoutAServerTheMountIsThereAndWaitsForIt) {
+  RedisServer server;
+  server.kill();
+  const Mount mount({}, tcp(server, "?lease=1s"));
+  EXPECT_THAT(mount.log(), HasSubstr("out of reach: Connection refused"));
+  EXPECT_EQ(exclusive(mount, "none"), EHOSTUNREACH);
+  server.start();
+  EXPECT_TRUE(eventually([&] { return exclusive(mount, "none") == 0; })) << mount.log();
+}
+
+TEST_F(RedisBackendTest, UrlsThatMeanNothingAreRefusedInWords) {
+  const std::vector<std::pair<std::string, std::string>> wrong = {
+      {"redis:", "takes //HOST:PORT/DB"},
+      {"redis://", "a host is missing"},
+      {"redis://h:0", "the port '0'"},
+      {"redis://h:99999", "the port '99999'"},
+      {"redis://h/x", "the number of a database"},
+      {"redis://[::1", "']' is missing"},
+      {"redis://h?lease=5", "is not a duration"},
+      {"redis://h?lease=1h", "takes 500ms to 10m"},
+      {"redis://h?layout=x", "takes lockfs or go-dlm"},
+      {"redis://h?ca=x", "is unknown; known: lease"},
+      {"redis://h?password-file=/nowhere", "cannot read"},
+      {"redis://u@h", "a user, but no password"},
+      {"redis+unix://x", "takes the path of a socket"},
+      {"rediss://h?verify=perhaps", "takes yes or no"}};
+  for (const auto& [url, words] : wrong) EXPECT_THAT(refusal(url), HasSubstr(words)) << url;
+}
+
+}  // namespace
+}  // namespace lockfs::test

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+#include "tests/faults/remote.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <stdexcept>
+
+#ifdef LOCKFS_REDIS
+#include "tests/support/redis_server.h"
+#endif
+
+namespace lockfs::test {
+namespace {
+
+#ifdef LOCKFS_REDIS
+class RedisRemote final : public Remote {
+ public:
+  RedisRemote() { server_.is_known(); }
+  int port() const override { return server_.port(); }
+  std::string source(int port) const override {
+    return "redis://127.0.0.1:" + std::to_string(port) + "?lease=3s";
+  }
+  double lease() const override { return 3; }
+  void signal(int number) override { server_.signal(number); }
+  void kill() override { server_.kill(); }
+  void start() override { server_.start(); }
+
+ private:
+  RedisServer server_;
+};
+#endif
+
+}  // namespace
+
+std::unique_ptr<Remote> make_remote(const std::string& name) {
+#ifdef LOCKFS_REDIS
+  if (name == "redis") return std::make_unique<RedisRemote>();
+#endif
+  throw std::runtime_error("no server " + name);
+}
+
+std::vector<std::string> remote_names() {
+  std::vector<std::string> names;
+#ifdef LOCKFS_REDIS
+  if (RedisServer::is_here()) names.emplace_back("redis");
+#endif
+  return names;
+}
+
+RemoteTest::RemoteTest() : remote_(make_remote(GetParam())) {
+  for (int i = 0; i < 2; ++i) {
+    networks_.push_back(std::make_unique<Proxy>(remote_->port()));
+    nodes_.push_back(std::make_unique<Mount>(std::vector<std::string>{},
+                                             remote_->source(networks_.back()->port())));
+  }
+}
+
+RemoteTest::~RemoteTest() {
+  for (const int fd : descriptors_) close(fd);
+  nodes_.clear();  // Before their networks.
+}
+
+int RemoteTest::keep(int fd) {
+  if (fd < 0) throw std::runtime_error("cannot open a lock: errno " + std::to_string(errno));
+  descriptors_.push_back(fd);
+  return fd;
+}
+
+int RemoteTest::open_lock(size_t i, const std::string& name) {
+  return keep(open(lock(i, name).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
+}
+
+int RemoteTest::exclusive(size_t i, const std::string& name) {
+  const int fd = open(lock(i, name).c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (fd < 0) return errno;
+  keep(fd);
+  return 0;
+}
+
+}  // namespace lockfs::test
