@@ -13,6 +13,7 @@
 #include "backends/libpod/libpod_backend.h"
 #include "backends/memory.h"
 #ifdef LOCKFS_REDIS
+#include "backends/redis/go_dlm_backend.h"
 #include "backends/redis/redis_backend.h"
 #include "backends/redis/redis_url.h"
 #endif
@@ -171,7 +172,9 @@ Wrong check_redis(std::string_view rest) {
 }
 template <const char* scheme>
 Made make_redis(std::string_view rest, EventLoop& loop) {
-  return std::make_unique<RedisBackend>(loop, *redis::parse_url(scheme, rest));
+  const auto url = redis::parse_url(scheme, rest);
+  if (url->layout == redis::Layout::kGoDlm) return std::make_unique<GoDlmBackend>(loop, *url);
+  return std::make_unique<RedisBackend>(loop, *url);
 }
 #else
 template <const char* scheme>

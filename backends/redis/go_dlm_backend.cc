@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: MIT
+#include "backends/redis/go_dlm_backend.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <charconv>
+#include <random>
+#include <utility>
+
+namespace lockfs {
+namespace {
+
+constexpr auto kOpenTime = std::chrono::seconds(3);
+constexpr auto kReopen = std::chrono::milliseconds(200);
+constexpr Duration kLongestSilence = std::chrono::seconds(2);
+// What is lost of a lease before the server can have ended it: a tenth.
+constexpr int kMargin = 10;
+constexpr size_t kAtOnce = 500;
+// The last fencing token, shared by all such locks of the database; ours, go-dlm has none.
+constexpr const char* kTokenKey = "lockfs:token";
+
+// KEYS: the lock, the last token. ARGV: value, lease. Answers the token, or nothing. Tokens as in
+// locks.lua.
+constexpr std::string_view kAcquire = R"(
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2])
+elseif not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return false end
+local time = redis.call('TIME')
+local least = time[1] .. string.format('%06d', time[2]) .. '000'
+local last = redis.call('GET', KEYS[2]) or '0'
+if #least > #last or (#least == #last and least > last) then redis.call('SET', KEYS[2], least) end
+redis.call('INCR', KEYS[2])
+return redis.call('GET', KEYS[2]))";
+constexpr std::string_view kRelease =
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
+// KEYS: locks. ARGV: the lease, the value of each. Answers for each whether it is still ours.
+constexpr std::string_view kRenew = R"(
+local answer = {}
+for i, key in ipairs(KEYS) do
+  answer[i] = redis.call('GET', key) == ARGV[i + 1] and redis.call('PEXPIRE', key, ARGV[1]) or 0
+end
+return answer)";
+
+std::string random_words() {
+  std::random_device random;
+  std::string out;
+  for (int i = 0; i < 4; ++i) out += fmt::format("{:08x}", random());
+  return out;
+}
+
+}  // namespace
+
+GoDlmBackend::GoDlmBackend(EventLoop& loop, const redis::Url& url)
+    : loop_(loop),
+      url_(url),
+      identity_(random_words()),
+      outlet_(std::make_shared<Outlet>(loop)),
+      connection_(loop, *this) {
+  traits_.name = "redis";
+  traits_.shared_modes = false;
+  traits_.fifo = false;
+  traits_.slots = false;
+  traits_.sees_other_nodes = false;
+  traits_.other_nodes = true;
+  traits_.value_block = false;
+}
+
+GoDlmBackend::~GoDlmBackend() {
+  outlet_->close();
+  for (const auto& [id, claim] : claims_) {
+    if (claim.held || claim.asking) delete_key(claim.key, claim.token);
+  }
+  loop_.timers.cancel(tick_);
+}
+
+void GoDlmBackend::start(ClaimEvents& events) {
+  events_ = &events;
+  open();
+  tick();
+}
+
+// The default lockspace's keys are bare, as a go-dlm program makes them.
+std::string GoDlmBackend::key_of(std::string_view lockspace, std::string_view name) const {
+  const std::string space = lockspace == "default" ? "" : std::string(lockspace) + "/";
+  return url_.prefix + space + std::string(name);
+}
+
+std::string GoDlmBackend::milliseconds_of_lease() const {
+  const auto lease = std::chrono::duration_cast<std::chrono::milliseconds>(url_.lease);
+  return std::to_string(lease.count());
+}
+
+void GoDlmBackend::open() {
+  opening_ = true;
+  opened_at_ = Clock::now();
+  connection_.open(url_.server);
+}
+
+void GoDlmBackend::opened(redis::Connection& /*connection*/) {
+  const auto checked = [this](const redisReply* answer) {
+    if (redis::is_error(answer)) down(std::string(redis::text_of(answer)));
+  };
+  if (!url_.password.empty() && url_.user.empty())
+    connection_.send({"AUTH", url_.password}, checked);
+  if (!url_.user.empty()) connection_.send({"AUTH", url_.user, url_.password}, checked);
+  if (url_.database != 0) connection_.send({"SELECT", std::to_string(url_.database)}, checked);
+  connection_.send({"PING"}, [this](const redisReply* answer) {
+    if (answer == nullptr) return;
+    if (redis::is_error(answer)) return down(std::string(redis::text_of(answer)));
+    opening_ = false;
+    up_ = true;
+    heard_at_ = Clock::now();
+    if (!logged_.empty()) spdlog::info("redis: {} is there again", url_.server.words());
+    logged_.clear();
+    for (const auto& [key, token] : std::exchange(given_up_, {})) delete_key(key, token);
+    renew();  // And hears what is still ours.
+  });
+}
+
+void GoDlmBackend::pushed(redis::Connection& /*connection*/, const redisReply& /*message*/) {
+  down("it says what nobody asked for");
+}
+
+void GoDlmBackend::closed(redis::Connection& /*connection*/, const std::string& why) { down(why); }
+
+void GoDlmBackend::down(const std::string& why) {
+  if (!up_ && !opening_) return;
+  up_ = false;
+  opening_ = false;
+  if (logged_ != why) spdlog::warn("redis: {}: {}", url_.server.words(), why);
+  logged_ = why;
+  connection_.close();
+  outlet_->after(kReopen, [this] {
+    if (!up_ && !opening_) open();
+  });
+}
+
+void GoDlmBackend::evaluate(std::string_view script, const std::vector<std::string>& keys,
+                            const std::vector<std::string>& words, redis::Connection::Done done) {
+  redis::Connection::Words command = {"EVAL", std::string(script), std::to_string(keys.size())};
+  command.insert(command.end(), keys.begin(), keys.end());
+  command.insert(command.end(), words.begin(), words.end());
+  if (connection_.unanswered() == 0) heard_at_ = Clock::now();
+  connection_.send(command, [this, done = std::move(done)](const redisReply* answer) {
+    heard_at_ = Clock::now();
+    const bool error = redis::is_error(answer);
+    const std::string why(redis::text_of(answer));
+    if (done) done(error ? nullptr : answer);
+    if (error) down(why);
+  });
+}
+
+void GoDlmBackend::acquire(ClaimId id, std::string_view lockspace, std::string_view name, Mode mode,
+                           bool now) {
+  Claim& claim = claims_[id];
+  claim.key = key_of(lockspace, name);
+  claim.asked = mode;
+  claim.now = now;
+  claim.pending = true;
+  claim.since = loop_.timers.now();
+  if (claim.token.empty()) claim.token = fmt::format("{}{:012x}", identity_, ++last_token_);
+  if (up_) ask(id);
+}
+
+void GoDlmBackend::ask(ClaimId id) {
+  Claim& claim = claims_.at(id);
+  if (claim.asking) return;
+  claim.asking = true;
+  evaluate(kAcquire, {claim.key, kTokenKey}, {claim.token, milliseconds_of_lease()},
+           [this, id, token = claim.token, sent = Clock::now()](const redisReply* answer) {
+             answered(id, token, sent, answer);
+           });
+}
+
+void GoDlmBackend::answered(ClaimId id, const std::string& token, TimePoint sent,
+                            const redisReply* answer) {
+  const auto found = claims_.find(id);
+  if (found == claims_.end() || found->second.token != token) return;
+  Claim& claim = found->second;
+  claim.asking = false;
+  if (answer == nullptr) return;  // It is asked again when the server is there again.
+  const std::string_view text = redis::text_of(answer);
+  if (answer->type == REDIS_REPLY_NIL) {
+    if (claim.pending && claim.now) fail(id, LockErrc::kWouldBlock);
+    return;  // Who waits is asked for again by the tick.
+  }
+  const TimePoint lease_end = sent + url_.lease - url_.lease / kMargin;
+  if (lease_end <= Clock::now()) return;  // Too late to be used; it is asked for again.
+  claim.held = true;
+  claim.lease_end = lease_end;
+  if (!std::exchange(claim.pending, false)) return;
+  uint64_t number = 0;
+  std::from_chars(text.data(), text.data() + text.size(), number);
+  events_->granted(id, claim.asked, {number, number + 1});
+}
+
+void GoDlmBackend::delete_key(const std::string& key, const std::string& token) {
+  if (!up_) return given_up_.emplace_back(key, token), void();
+  evaluate(kRelease, {key}, {token}, {});
+}
+
+void GoDlmBackend::fail(ClaimId id, LockErrc why) {
+  const auto found = claims_.find(id);
+  if (found == claims_.end() || !std::exchange(found->second.pending, false)) return;
+  if (!found->second.held) {
+    if (found->second.asking) delete_key(found->second.key, found->second.token);
+    claims_.erase(found);
+  }
+  events_->failed(id, why);
+}
+
+void GoDlmBackend::cancel(ClaimId id) {
+  outlet_->post([this, id] { fail(id, LockErrc::kInterrupted); });
+}
+
+// Without a connection the key ends with its lease.
+void GoDlmBackend::release(ClaimId id) {
+  const auto found = claims_.find(id);
+  if (found == claims_.end()) return;
+  const Claim claim = std::move(found->second);
+  claims_.erase(found);
+  if (claim.held || claim.asking) delete_key(claim.key, claim.token);
+}
+
+// What waits is asked for again, what is held is renewed or lost, and who waits for the server is
+// told.
+void GoDlmBackend::tick() {
+  tick_ = loop_.timers.schedule(loop_.timers.now() + kRetry, [this] { tick(); });
+  const TimePoint now = Clock::now();
+  const Duration silence = std::min<Duration>(url_.lease / 3, kLongestSilence);
+  if (opening_ && now - opened_at_ > kOpenTime) down("it does not answer");
+  if (up_ && connection_.unanswered() != 0 && now - heard_at_ > silence) down("no answer");
+  std::vector<ClaimId> ids;
+  for (const auto& [id, claim] : claims_) ids.push_back(id);
+  for (const ClaimId id : ids) {
+    const auto found = claims_.find(id);
+    if (found == claims_.end()) continue;
+    const Claim& claim = found->second;
+    if (claim.held && claim.lease_end <= now) {
+      claims_.erase(found);
+      events_->lost(id, "redis: the lease ran out: " + url_.server.words() + " did not answer");
+    } else if (claim.pending && up_) {
+      ask(id);
+    } else if (claim.pending && now - claim.since > kPatience) {
+      fail(id, LockErrc::kUnreachable);
+    }
+  }
+  if (up_ && now - renewed_at_ > url_.lease / 3) renew();
+}
+
+void GoDlmBackend::renew() {
+  renewed_at_ = Clock::now();
+  std::vector<ClaimId> held;
+  for (const auto& [id, claim] : claims_) {
+    if (claim.held) held.push_back(id);
+  }
+  for (size_t first = 0; first < held.size(); first += kAtOnce) {
+    std::vector<ClaimId> ids(
+        held.begin() + static_cast<ptrdiff_t>(first),
+        held.begin() + static_cast<ptrdiff_t>(std::min(held.size(), first + kAtOnce)));
+    std::vector<std::string> keys;
+    std::vector<std::string> words = {milliseconds_of_lease()};
+    for (const ClaimId id : ids) {
+      keys.push_back(claims_.at(id).key);
+      words.push_back(claims_.at(id).token);
+    }
+    const auto renewed = [this, ids, sent = renewed_at_](const redisReply* answer) {
+      if (answer == nullptr || answer->elements != ids.size()) return;
+      for (size_t i = 0; i < ids.size(); ++i) {
+        const auto found = claims_.find(ids[i]);
+        if (found == claims_.end() || !found->second.held) continue;
+        if (answer->element[i]->integer == 1) {
+          found->second.lease_end = sent + url_.lease - url_.lease / kMargin;
+          continue;
+        }
+        claims_.erase(found);
+        events_->lost(ids[i], "redis: its key is gone, or somebody else's");
+      }
+    };
+    evaluate(kRenew, keys, words, renewed);
+  }
+}
+
+void GoDlmBackend::inspect(QueryId query, std::string_view lockspace, std::string_view name) {
+  const auto& pins = pins_[std::string(lockspace)];
+  const auto pin = pins.find(std::string(name));
+  std::vector<RemoteLock> locks;
+  if (pin != pins.end()) locks.push_back({pin->first, pin->second, {}});
+  events_->answered(query, LockErrc::kOk, std::move(locks));
+}
+
+void GoDlmBackend::list(QueryId query, std::string_view lockspace) {
+  std::vector<RemoteLock> locks;
+  for (const auto& [name, pin] : pins_[std::string(lockspace)]) locks.push_back({name, pin, {}});
+  events_->answered(query, LockErrc::kOk, std::move(locks));
+}
+
+void GoDlmBackend::pin(QueryId query, std::string_view lockspace, std::string_view name,
+                       const Pin& pin, bool fresh) {
+  auto& pins = pins_[std::string(lockspace)];
+  const bool had = pins.contains(std::string(name));
+  if (!had || !fresh) pins[std::string(name)] = pin;
+  events_->answered(query, had && fresh ? LockErrc::kExists : LockErrc::kOk, {});
+}
+
+void GoDlmBackend::unpin(QueryId query, std::string_view lockspace, std::string_view name) {
+  const bool had = pins_[std::string(lockspace)].erase(std::string(name)) != 0;
+  events_->answered(query, had ? LockErrc::kOk : LockErrc::kNotFound, {});
+}
+
+}  // namespace lockfs
