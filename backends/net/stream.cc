@@ -25,6 +25,12 @@ namespace {
 // What the kernel waits for an acknowledgement of what was sent, before it says that nobody is
 // there: short, for whoever waits for a lock.
 constexpr unsigned kUnacknowledged = 5000;  // Milliseconds.
+// A connection on which nothing is said is tried after so many seconds, so often.
+constexpr int kIdle = 5;
+constexpr int kEvery = 2;
+constexpr int kTimes = 3;
+// An address that does not answer is left for the next one.
+constexpr auto kAddressTime = std::chrono::milliseconds(900);
 
 std::string words_of(int error) { return std::strerror(error); }
 
@@ -138,6 +144,9 @@ bool Stream::connect_to(const Address& address) {
   if (address.family != AF_UNIX) {
     setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     setsockopt(fd_, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(fd_, IPPROTO_TCP, TCP_KEEPIDLE, &kIdle, sizeof kIdle);
+    setsockopt(fd_, IPPROTO_TCP, TCP_KEEPINTVL, &kEvery, sizeof kEvery);
+    setsockopt(fd_, IPPROTO_TCP, TCP_KEEPCNT, &kTimes, sizeof kTimes);
     setsockopt(fd_, IPPROTO_TCP, TCP_USER_TIMEOUT, &kUnacknowledged, sizeof kUnacknowledged);
   }
   const int result = connect(fd_, reinterpret_cast<const sockaddr*>(address.bytes.data()),
@@ -147,6 +156,11 @@ bool Stream::connect_to(const Address& address) {
   loop_.watch(fd_, [this] { return ready(); });
   loop_.watch_writes(fd_, true);
   watching_writes_ = true;
+  if (addresses_.empty()) return true;  // There is no other.
+  outlet_->after(kAddressTime, [this, opens = opens_, left = addresses_.size()] {
+    const bool same = opens == opens_ && left == addresses_.size();
+    if (same && state_ == State::kConnecting) connect_next("no answer");
+  });
   return true;
 }
 

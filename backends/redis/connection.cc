@@ -39,9 +39,7 @@ void Connection::received(std::string_view bytes) {
   while (opens == opens_) {
     void* raw = nullptr;
     if (redisReaderGetReply(reader_.get(), &raw) != REDIS_OK) {
-      const std::string why = std::string("it does not speak Redis: ") + reader_->errstr;
-      close();
-      return events_.closed(*this, why);
+      return fail(std::string("it does not speak Redis: ") + reader_->errstr);
     }
     if (raw == nullptr) return;
     const std::unique_ptr<void, void (*)(void*)> reply(raw, freeReplyObject);
@@ -56,8 +54,11 @@ void Connection::received(std::string_view bytes) {
   }
 }
 
-void Connection::closed(const std::string& why) {
-  close();
+void Connection::closed(const std::string& why) { fail(why); }
+
+void Connection::fail(const std::string& why) {
+  ++opens_;
+  stream_.close();
   events_.closed(*this, why);
 }
 

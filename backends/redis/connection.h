@@ -29,12 +29,12 @@ class Connection final : public net::Stream::Events {
     virtual void opened(Connection& connection) = 0;
     /// What answers no command: of a subscription.
     virtual void pushed(Connection& connection, const redisReply& message) = 0;
-    /// It ended, after all Done were told. open() may be called again.
+    /// It ended; close() is to be called, and tells those who wait for an answer.
     virtual void closed(Connection& connection, const std::string& why) = 0;
   };
 
   Connection(EventLoop& loop, Events& events) : events_(events), stream_(loop, *this) {}
-  ~Connection() override { forget(); }
+  ~Connection() override = default;
 
   void open(const net::Endpoint& server);
   bool is_open() const { return stream_.is_open(); }
@@ -47,7 +47,7 @@ class Connection final : public net::Stream::Events {
   void opened() override { events_.opened(*this); }
   void received(std::string_view bytes) override;
   void closed(const std::string& why) override;
-  void forget() { waiting_.clear(); }
+  void fail(const std::string& why);
 
   Events& events_;
   net::Stream stream_;

@@ -9,7 +9,7 @@
 --   P:run, P:grace   which run of the server this is, and that locks may have been lost before it
 -- Modes are the DLM's numbers, -1 is none. Who has WORDS is shown to others; who has none only
 -- keeps its lock, or has had it for a moment. Told by publish/subscribe, parts divided by NUL:
---   P:to:NODE        granted OP MODE LAST CONTENDED | refused OP | wanted PLACE
+--   P:to:NODE        granted OP MODE LAST CONTENDED | refused OP | wanted PLACE | beat
 --   P:shown          VERSION PLACE PIN [NODE HELD WANTED WORDS]...: all that is shown of a lock
 local prefix, node, link, verb = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local NONE, NL, PW = -1, 0, 4
@@ -108,6 +108,14 @@ local function is_free(lock, r, mode)
     if o.node ~= r.node and not compatible(o.held, mode) then return false end
   end
   return true
+end
+
+-- Does somebody wait for what `r` holds?
+local function is_wanted(lock, r)
+  for _, o in pairs(lock.records) do
+    if o.node ~= r.node and not compatible(r.held, o.wanted) then return true end
+  end
+  return false
 end
 
 -- Conversions first, each in the order in which they came. New requests wait behind those that
@@ -234,11 +242,14 @@ function verbs.hello(run, young, lease, words, had)
     redis.call('SET', key('grace'), grace)
   end
   local beat = known and parts_of(known) or '0'
-  redis.call('HSET', key('nodes'), node, table.concat({ beat, link, lease, words }, ' '))
+  redis.call('HSET', key('nodes'), node,
+    table.concat({ string.format('%d', beat + 1), link, lease, words }, ' '))
   local answer = { known and 'known' or 'new', grace or '' }
   for _, place in ipairs(redis.call('SMEMBERS', key('mine', node))) do
-    local r = load(place).records[node]
+    local lock = load(place)
+    local r = lock.records[node]
     if r then
+      if is_wanted(lock, r) then tell_node(node, 'wanted', place) end  -- It may have missed that.
       for _, part in ipairs({ place, tostring(r.held), tostring(r.wanted), r.op }) do
         answer[#answer + 1] = part
       end
@@ -270,6 +281,7 @@ function verbs.beat(over, ...)
   local beat, _, lease, words = parts_of(redis.call('HGET', key('nodes'), node))
   redis.call('HSET', key('nodes'), node,
     table.concat({ string.format('%d', beat + 1), link, lease, words }, ' '))
+  tell_node(node, 'beat')  -- So that it knows that it hears what it is told.
   local answer = { 'ok', redis.call('GET', key('grace')) or '' }
   local all = redis.call('HGETALL', key('nodes'))
   for i = 1, #all, 2 do
@@ -302,7 +314,12 @@ function verbs.acquire(place, mode, now, op)
   local r = lock.records[node] or { node = node, held = NONE, wanted = NONE, turn = 0, op = '0',
     try = false, words = '' }
   if r.wanted ~= NONE and r.op == op then return { 'queued' } end
-  r.wanted, r.op = NONE, op
+  r.op = op
+  if r.wanted ~= NONE then
+    r.wanted = NONE
+    save(lock, r)
+    advance(lock)
+  end
   local had = r.held
   local conversion = had > NL
   local wanted, in_its_way, ahead = {}, false, false

@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
 #include <utility>
 
 #include "backends/key_values.h"
@@ -12,17 +11,6 @@ namespace lockfs::redis {
 namespace {
 
 constexpr size_t kPartsOfClaim = 4;
-
-uint64_t number_in(std::string_view text) {
-  uint64_t value = 0;
-  std::from_chars(text.data(), text.data() + text.size(), value);
-  return value;
-}
-
-std::optional<Mode> mode_in(std::string_view text) {
-  if (text.size() != 1 || text[0] < '0' || text[0] > '5') return std::nullopt;
-  return static_cast<Mode>(text[0] - '0');
-}
 
 std::optional<Pin> pin_in(std::string_view text) {
   if (text.empty()) return std::nullopt;
@@ -40,16 +28,6 @@ std::string pin_words(const Pin& pin) {
   return fmt::format("uid={} mode={} allocated={}", pin.uid, pin.mode, pin.allocated ? 1 : 0);
 }
 
-std::vector<std::string_view> split_parts(std::string_view text) {
-  std::vector<std::string_view> parts;
-  for (;;) {
-    const size_t end = text.find('\0');
-    parts.push_back(text.substr(0, end));
-    if (end == std::string_view::npos) return parts;
-    text.remove_prefix(end + 1);
-  }
-}
-
 bool Mirror::knows(std::string_view lockspace) const {
   const auto found = spaces_.find(lockspace);
   return found != spaces_.end() && found->second.loaded;
@@ -61,7 +39,7 @@ void Mirror::load(std::string_view lockspace, const Parts& list) {
   Space& space = found->second;
   space.loaded = true;
   space.locks.clear();
-  space.version = number_in(list.front());
+  space.version = number_in<uint64_t>(list.front());
   for (size_t i = 1; i < list.size(); ++i) set(space, split_parts(list[i]));
   for (const auto& message : std::exchange(space.early, {})) {
     shown(Parts(message.begin(), message.end()));
@@ -77,7 +55,7 @@ void Mirror::shown(const Parts& message) {
     space.early.emplace_back(message.begin(), message.end());
     return;
   }
-  const uint64_t version = number_in(message.front());
+  const uint64_t version = number_in<uint64_t>(message.front());
   if (version <= space.version) return;
   space.version = version;
   set(space, Parts(message.begin() + 1, message.end()));
@@ -117,6 +95,15 @@ void Mirror::add(const std::string& name, const Shown& shown, std::string_view s
     if (node != self) lock.claims.push_back(claim);
   }
   if (lock.pin || !lock.claims.empty()) locks.push_back(std::move(lock));
+}
+
+void Mirror::set_pin(std::string_view lockspace, std::string_view name,
+                     const std::optional<Pin>& pin) {
+  const auto found = spaces_.find(lockspace);
+  if (found == spaces_.end() || !found->second.loaded) return;
+  Shown& shown = found->second.locks[std::string(name)];
+  shown.pin = pin;
+  if (!pin && shown.claims.empty()) found->second.locks.erase(std::string(name));
 }
 
 std::vector<RemoteLock> Mirror::of(std::string_view lockspace, std::string_view name,

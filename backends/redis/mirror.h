@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "backends/redis/parts.h"
 #include "core/lock_backend.h"
 
 namespace lockfs::redis {
@@ -15,8 +16,6 @@ namespace lockfs::redis {
 /// Messages and lists have a version; what is older than what is known changes nothing.
 class Mirror {
  public:
-  using Parts = std::vector<std::string_view>;
-
   /// Nothing is known any more, as messages were missed.
   void forget() { spaces_.clear(); }
   /// Whether a lockspace was loaded.
@@ -29,6 +28,9 @@ class Mirror {
   void load(std::string_view lockspace, const Parts& list);
   /// VERSION PLACE PIN [NODE HELD WANTED WORDS]...
   void shown(const Parts& message);
+
+  /// What this node has changed itself, before the message comes.
+  void set_pin(std::string_view lockspace, std::string_view name, const std::optional<Pin>& pin);
 
   /// What is shown of one name and of all, but for what `self` shows.
   std::vector<RemoteLock> of(std::string_view lockspace, std::string_view name,
@@ -55,8 +57,5 @@ class Mirror {
 
 /// A pin as it stands in the database.
 std::string pin_words(const Pin& pin);
-
-/// The parts of a text, which NUL divides.
-std::vector<std::string_view> split_parts(std::string_view text);
 
 }  // namespace lockfs::redis

@@ -6,12 +6,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <random>
 #include <utility>
 
 #include "backends/key_values.h"
 #include "backends/redis/locks_lua.h"
-#include "backends/redis/mirror.h"
 #include "core/processes.h"
 #include "core/words.h"
 
@@ -47,13 +47,6 @@ std::string info_value(std::string_view info, std::string_view key) {
   if (at == std::string_view::npos) return {};
   info.remove_prefix(at + wanted.size());
   return std::string(info.substr(0, info.find_first_of("\r\n")));
-}
-
-template <typename Number>
-Number number_in(std::string_view text) {
-  Number value = 0;
-  std::from_chars(text.data(), text.data() + text.size(), value);
-  return value;
 }
 
 }  // namespace
@@ -92,7 +85,10 @@ void Node::down(const std::string& why) {
   const bool was_up = up();
   stage_ = Stage::kDown;
   trouble_ = why;
+  refused_ = false;
   beating_ = false;
+  grace_.clear();
+  early_.clear();
   if (logged_ != why) spdlog::warn("redis: {}: {}", url_.server.words(), why);
   logged_ = why;
   commands_.close();
@@ -107,9 +103,13 @@ void Node::down(const std::string& why) {
 
 void Node::closed(Connection& /*connection*/, const std::string& why) { down(why); }
 
+// Some reasons do not pass by themselves; a server that loads its data is there in a moment.
 void Node::refuse(std::string_view words) {
-  refused_ = true;
+  constexpr std::array kLasting = {"NOAUTH", "WRONGPASS", "NOPERM", "ERR ", "INFO "};
+  const bool lasting = std::any_of(kLasting.begin(), kLasting.end(),
+                                   [&](const char* start) { return words.starts_with(start); });
   down(std::string(words));
+  refused_ = lasting;
 }
 
 // A command of the beginning, whose refusal ends it.
@@ -176,9 +176,10 @@ void Node::pushed(Connection& /*connection*/, const redisReply& message) {
     if (++channels_ == kChannels) prepare();
     return;
   }
-  if (stage_ == Stage::kDown) return;
-  const std::vector<std::string_view> told = split_parts(parts[2]);
-  parts[1].ends_with(":shown") ? events_.shown(told) : events_.told(told);
+  told_at_ = Clock::now();
+  if (parts[1].ends_with(":shown")) return events_.shown(split_parts(parts[2]));
+  if (!up()) return early_.emplace_back(parts[2]), void();
+  events_.told(split_parts(parts[2]));
 }
 
 void Node::evaluate(const Connection::Words& verb, Connection::Done done) {
@@ -217,24 +218,23 @@ void Node::greeted(const redisReply& answer, TimePoint sent) {
   backoff_ = Duration::zero();
   if (!logged_.empty()) spdlog::info("redis: {} is there again", url_.server.words());
   logged_.clear();
-  beat_at_ = sent + url_.lease / 3;
-  renew(sent);
+  beat_at_ = Clock::now();  // The others count from when they see it.
+  told_at_ = Clock::now();
   set_grace(parts[1]);
+  // After a loss of data what we hold is ours only when it was resumed: a beat follows that.
+  if (!grace() || !lease_end_) renew(sent);
   if (!former_.empty()) call({"bye", std::exchange(former_, {})}, {});
-  const auto mode_in = [](std::string_view text) -> std::optional<Mode> {
-    const int number = number_in<int>(text);
-    if (text.empty() || number < 0 || number > static_cast<int>(Mode::kEX)) return std::nullopt;
-    return static_cast<Mode>(number);
-  };
   std::vector<Record> records;
   for (size_t i = 2; i + 3 < parts.size(); i += 4) {
     records.push_back({std::string(parts[i]), mode_in(parts[i + 1]), mode_in(parts[i + 2]),
                        number_in<uint64_t>(parts[i + 3])});
   }
   events_.came_up(std::move(records));
+  for (const std::string& message : std::exchange(early_, {})) events_.told(split_parts(message));
 }
 
 void Node::call(const Connection::Words& verb, Done done) {
+  if (!up()) return done ? done({}) : void();
   evaluate(verb, [this, done = std::move(done)](const redisReply* answer) {
     if (is_error(answer)) {
       // What it did not do is repaired when we come again.
@@ -261,6 +261,7 @@ void Node::tick() {
   if (commands_.unanswered() != 0 && now - asked_at_ > silence) {
     return down("no answer for " + seconds(now - asked_at_));
   }
+  if (now - told_at_ > url_.lease * 2 / 3 + silence) return down("its messages do not arrive");
   const bool suspects = std::any_of(seen_.begin(), seen_.end(), [now](const auto& seen) {
     return now - seen.second.since > seen.second.lease;
   });

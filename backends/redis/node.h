@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "backends/redis/connection.h"
+#include "backends/redis/parts.h"
 #include "backends/redis/redis_url.h"
 #include "core/event_loop.h"
 #include "core/mode.h"
@@ -53,7 +54,7 @@ class Node final : private Connection::Events {
   /// Of a lease, which the node does not use itself.
   static constexpr int kMargin = 10;
   /// The first word tells what happened; nothing at all: it is unknown, came_up() will tell.
-  using Answer = std::vector<std::string_view>;
+  using Answer = Parts;
   using Done = std::function<void(const Answer& answer)>;
 
   /// `loop` and `events` outlive this.
@@ -67,7 +68,7 @@ class Node final : private Connection::Events {
   const std::string& id() const { return id_; }
   bool up() const { return stage_ == Stage::kUp; }
   /// Is what it holds its own? False from the end of the lease until came_up().
-  bool holds_lease() const { return lease_end_ && loop_.timers.now() < *lease_end_; }
+  bool holds_lease() const { return lease_end_ && Clock::now() < *lease_end_; }
   /// After a loss of data nothing is granted for a lease, so that all who hold are heard first.
   bool grace() const { return !grace_.empty(); }
   /// Why it is not up, in words.
@@ -75,7 +76,7 @@ class Node final : private Connection::Events {
   /// The server refuses us for a reason that does not pass by itself, such as a wrong password.
   bool refused() const { return refused_; }
 
-  /// Calls a verb of locks.lua. Only while up().
+  /// Calls a verb of locks.lua. While it is not up() there is no answer.
   void call(const Connection::Words& verb, Done done);
 
  private:
@@ -103,7 +104,6 @@ class Node final : private Connection::Events {
   void tick();
   void beat();
   void beaten(const Answer& answer, TimePoint sent);
-  void see(const std::string& node, std::string_view beat, Duration lease);
   void set_grace(std::string_view grace);
   void renew(TimePoint sent);
   void expire();
@@ -129,7 +129,9 @@ class Node final : private Connection::Events {
   TimePoint since_;  ///< Of this stage.
   TimePoint beat_at_;
   bool beating_ = false;
-  TimePoint asked_at_;  ///< When the oldest unanswered command was sent, or later.
+  TimePoint told_at_;               ///< When the last message came.
+  std::vector<std::string> early_;  ///< Messages to this node that came before came_up().
+  TimePoint asked_at_;              ///< When the oldest unanswered command was sent, or later.
   std::optional<TimePoint> lease_end_;
   TimerId lease_timer_ = TimerId::kNone;
   TimerId tick_ = TimerId::kNone;

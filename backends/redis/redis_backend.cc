@@ -45,11 +45,10 @@ void RedisBackend::start(ClaimEvents& events) {
 // A lockspace needs nothing; but a mount appears only when it is known whether the server is there.
 void RedisBackend::join(QueryId query, std::string_view lockspace, mode_t /*mode*/) {
   load(std::string(lockspace));
-  if (node_.up() || (node_.refused() && !joining_.empty())) {
-    return events_->answered(query, LockErrc::kOk, {});
-  }
+  if (started_) return events_->answered(query, LockErrc::kOk, {});
   joining_.push_back(query);
   outlet_->after(kStartTime, [this, query] {
+    started_ = true;
     if (std::erase(joining_, query) == 0) return;
     const bool refused = node_.refused();
     if (!refused) spdlog::warn("redis: {} is out of reach: {}", server_, node_.trouble());
@@ -115,22 +114,27 @@ void RedisBackend::load(const std::string& lockspace) {
 
 void RedisBackend::pin(QueryId query, std::string_view lockspace, std::string_view name,
                        const Pin& pin, bool fresh) {
-  if (!node_.up()) return events_->answered(query, LockErrc::kUnreachable, {});
-  node_.call(
-      {"pin", std::string(lockspace), std::string(name), redis::pin_words(pin), fresh ? "1" : "0"},
-      [this, query](const Answer& answer) { answer_pin(query, answer); });
+  const auto space = std::string(lockspace);
+  const auto lock = std::string(name);
+  node_.call({"pin", space, lock, redis::pin_words(pin), fresh ? "1" : "0"},
+             [=, this](const Answer& answer) { pinned(query, space, lock, pin, answer); });
 }
 
 void RedisBackend::unpin(QueryId query, std::string_view lockspace, std::string_view name) {
-  if (!node_.up()) return events_->answered(query, LockErrc::kUnreachable, {});
-  node_.call({"unpin", std::string(lockspace), std::string(name)},
-             [this, query](const Answer& answer) { answer_pin(query, answer); });
+  const auto space = std::string(lockspace);
+  const auto lock = std::string(name);
+  node_.call({"unpin", space, lock},
+             [=, this](const Answer& answer) { pinned(query, space, lock, std::nullopt, answer); });
 }
 
-void RedisBackend::answer_pin(QueryId query, const Answer& answer) {
+void RedisBackend::pinned(QueryId query, const std::string& lockspace, const std::string& name,
+                          const std::optional<Pin>& pin, const Answer& answer) {
   const std::string_view word = answer.empty() ? "" : answer.front();
   LockErrc result = LockErrc::kUnreachable;
-  if (word == "ok") result = LockErrc::kOk;
+  if (word == "ok") {
+    result = LockErrc::kOk;
+    mirror_.set_pin(lockspace, name, pin);
+  }
   if (word == "exists") result = LockErrc::kExists;
   if (word == "missing") result = LockErrc::kNotFound;
   events_->answered(query, result, {});
@@ -139,6 +143,7 @@ void RedisBackend::answer_pin(QueryId query, const Answer& answer) {
 // From here on, what the node hears.
 
 void RedisBackend::came_up(std::vector<redis::Record> records) {
+  started_ = true;
   for (const QueryId query : std::exchange(joining_, {})) {
     outlet_->post([this, query] { events_->answered(query, LockErrc::kOk, {}); });
   }
@@ -160,8 +165,13 @@ void RedisBackend::came_up(std::vector<redis::Record> records) {
 }
 
 void RedisBackend::resync(Claim& claim, const redis::Record* record) {
-  if (claim.ask) {
+  if (claim.ask && !claim.ask->cancelled) {
+    // Of what was given up since, and is asked for anew.
+    const bool old =
+        !claim.held && record != nullptr && record->held && record->op != claim.ask->op;
+    if (old) node_.call({"release", claim.place}, {});
     send(claim);  // It tells what became of it.
+    if (!claim.shown.empty()) node_.call({"show", claim.place, claim.shown}, {});
   } else if (record != nullptr && record->wanted) {
     node_.call({"cancel", claim.place, std::to_string(record->op)}, {});
   }
@@ -173,8 +183,7 @@ void RedisBackend::resync(Claim& claim, const redis::Record* record) {
   }
   if (!has) return resume(claim);
   claim.held = record->held;
-  const std::string words = std::exchange(claim.shown, {});
-  show(claim, words);
+  node_.call({"show", claim.place, claim.shown}, {});
 }
 
 // What the server has lost is ours still if we come before anybody else is granted it.
@@ -182,19 +191,21 @@ void RedisBackend::resume(Claim& claim) {
   const uint64_t last = claim.tokens.end != 0 ? claim.tokens.end - 1 : 0;
   const uint64_t op = ++last_op_;
   claim.held = claim.told;
+  claim.resuming = true;
   node_.call({"resume", claim.place, std::to_string(static_cast<int>(claim.told)),
               last != 0 ? std::to_string(last) : "", std::to_string(op), claim.shown},
              [this, id = claim.id](const Answer& answer) {
                Claim* resumed = find(id);
-               if (resumed == nullptr || answer.empty() || answer.front() == "held") return;
+               if (resumed == nullptr || answer.empty()) return;
+               resumed->resuming = false;
+               if (answer.front() == "held") return;
                lose(*resumed, "redis: " + server_ + " has lost it, and somebody else has it");
              });
 }
 
 void RedisBackend::lose(Claim& claim, const std::string& why) {
   const ClaimId id = claim.id;
-  const bool sent = claim.ask && claim.ask->sent;
-  if (sent && node_.up()) node_.call({"release", claim.place}, {});
+  node_.call({"release", claim.place}, {});
   erase(claim);
   if (id != ClaimId::kNone) events_->lost(id, why);
 }
@@ -219,15 +230,15 @@ void RedisBackend::expired(const std::string& why) {
 
 void RedisBackend::told(const std::vector<std::string_view>& parts) {
   if (parts.size() == 2 && parts[0] == "wanted") {
-    const auto found = claims_.find(std::string(parts[1]));
-    if (found == claims_.end()) return;
-    Claim& claim = found->second;
-    if (claim.ask) claim.ask->hinted = true;
-    if (claim.held) hint(claim);
+    const std::string place(parts[1]);
+    const auto found = claims_.find(place);
+    // What nobody here knows of stands in the way of others for nothing.
+    if (found == claims_.end()) return node_.call({"release", place}, {});
+    found->second.wanted = true;  // Also if the answer that grants it is still on its way.
+    if (found->second.held) hint(found->second);
     return;
   }
-  uint64_t op = 0;
-  if (parts.size() >= 2) std::from_chars(parts[1].data(), parts[1].data() + parts[1].size(), op);
+  const auto op = parts.size() >= 2 ? redis::number_in<uint64_t>(parts[1]) : 0;
   if (parts.size() == 5 && parts[0] == "granted") {
     answered(op, {"granted", parts[2], parts[3], parts[4]});
   } else if (parts.size() == 2 && parts[0] == "refused") {
@@ -239,7 +250,8 @@ void RedisBackend::grace_ended() {
   std::vector<uint64_t> ops;
   for (const auto& [op, claim] : by_op_) ops.push_back(op);
   for (const uint64_t op : ops) {
-    if (Claim* claim = find_op(op); claim != nullptr && !claim->ask->sent) send(*claim);
+    Claim* claim = find_op(op);
+    if (claim != nullptr && !claim->ask->sent && !claim->ask->cancelled) send(*claim);
   }
 }
 

@@ -63,7 +63,6 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
     uint64_t op = 0;  ///< Never used twice, so that late answers find nobody.
     bool sent = false;
     bool cancelled = false;
-    bool hinted = false;  ///< Somebody wants it, while the answer is on its way.
     TimerId patience = TimerId::kNone;
   };
   struct Claim {
@@ -76,6 +75,7 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
     std::string shown;    ///< Words that others see; "": none.
     bool wanted = false;  ///< By another node, as long as it holds what it does.
     bool told_wanted = false;
+    bool resuming = false;  ///< It was lost by the server, which has not answered yet.
     Kept::iterator kept_at;
     TimePoint kept_since;
   };
@@ -112,7 +112,8 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
   void resume(Claim& claim);
   void when_known(const std::string& lockspace, QueryId query, std::function<void()> work);
   void load(const std::string& lockspace);
-  void answer_pin(QueryId query, const Answer& answer);
+  void pinned(QueryId query, const std::string& lockspace, const std::string& name,
+              const std::optional<Pin>& pin, const Answer& answer);
 
   EventLoop& loop_;
   LockTraits traits_;
@@ -132,6 +133,7 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
   std::set<std::string> spaces_;                          ///< Which the mirror is to know.
   std::map<std::string, std::vector<Question>> loading_;  ///< Until their lockspace is known.
   std::vector<QueryId> joining_;
+  bool started_ = false;  ///< It is known whether the server is there.
   std::shared_ptr<Outlet> outlet_;
   redis::Node node_;
 };

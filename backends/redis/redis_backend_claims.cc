@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 // The way of a claim: asked for, granted, shown, wanted by others, kept, given up.
-#include <charconv>
 #include <utility>
 
 #include "backends/key_values.h"
@@ -83,7 +82,6 @@ void RedisBackend::send(Claim& claim) {
   Ask& ask = *claim.ask;
   if (!ask.sent) give_back(claim);
   ask.sent = true;
-  ask.hinted = false;
   loop_.timers.cancel(std::exchange(ask.patience, TimerId::kNone));
   node_.call({"acquire", claim.place, std::to_string(static_cast<int>(ask.mode)),
               ask.now ? "1" : "0", std::to_string(ask.op)},
@@ -108,35 +106,33 @@ void RedisBackend::answered(uint64_t op, const Answer& answer) {
   Claim* claim = find_op(op);
   if (claim == nullptr || answer.empty()) return;
   const std::string_view what = answer.front();
-  if (what == "granted" && answer.size() == 4 && answer[1].size() == 1) {
-    return granted(*claim, static_cast<Mode>(answer[1][0] - '0'), answer[2], answer[3] == "1");
-  }
+  const auto mode = answer.size() == 4 ? redis::mode_in(answer[1]) : std::nullopt;
+  if (what == "granted" && mode) return granted(*claim, *mode, answer[2], answer[3] == "1");
   if (what == "busy") return fail(*claim, LockErrc::kWouldBlock);
   if (what == "deadlock") return fail(*claim, LockErrc::kDeadlock);
   if (what != "grace") return;  // Queued: a message follows.
+  if (claim->ask->cancelled) return fail(*claim, LockErrc::kInterrupted);
   if (claim->ask->now) return fail(*claim, LockErrc::kUnreachable);
   claim->ask->sent = false;
 }
 
 void RedisBackend::granted(Claim& claim, Mode mode, std::string_view last, bool contended) {
-  const bool hinted = claim.ask->hinted;
   end_ask(claim);
   claim.held = mode;
   claim.told = mode;
-  claim.wanted = false;  // Of what it was.
-  claim.told_wanted = false;
+  claim.wanted = claim.wanted || contended;
+  claim.told_wanted = false;  // Of what it was.
   claim.tokens = {};
   TokenBlock tokens;
   if (is_exclusive(mode)) {
-    uint64_t before = 0;
-    std::from_chars(last.data(), last.data() + last.size(), before);
+    const auto before = redis::number_in<uint64_t>(last);
     claim.tokens = {before + 2, before + 1 + kTokens};
     tokens = {before + 1, before + 2};
   }
   const ClaimId id = claim.id;
   events_->granted(id, mode, tokens);
   Claim* after = find(id);
-  if (after != nullptr && after->held && (contended || hinted)) hint(*after);
+  if (after != nullptr && after->held && after->wanted) hint(*after);
 }
 
 void RedisBackend::end_ask(Claim& claim) {
@@ -189,7 +185,7 @@ void RedisBackend::hint(Claim& claim) {
 }
 
 bool RedisBackend::may_keep(const Claim& claim) const {
-  return claim.held && *claim.held != Mode::kNL && !claim.ask && !claim.wanted &&
+  return claim.held && *claim.held != Mode::kNL && !claim.ask && !claim.wanted && !claim.resuming &&
          node_.holds_lease();
 }
 
