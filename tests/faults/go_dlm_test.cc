@@ -161,7 +161,8 @@ sys.exit(0 if lock.acquire(blocking=False) else 7)
 )";
   const auto python = [&] {
     Child child([&] {
-      execl("/usr/bin/python3", "python3", "-c", script.c_str(), server_->socket().c_str(), nullptr);
+      execl("/usr/bin/python3", "python3", "-c", script.c_str(), server_->socket().c_str(),
+            nullptr);
       return 127;
     });
     return child.wait();

@@ -17,26 +17,27 @@ namespace {
 #ifdef LOCKFS_REDIS
 class RedisRemote final : public Remote {
  public:
-  RedisRemote() { server_.is_known(); }
+  explicit RedisRemote(int lease) : lease_(lease) { server_.is_known(); }
   int port() const override { return server_.port(); }
   std::string source(int port) const override {
-    return "redis://127.0.0.1:" + std::to_string(port) + "?lease=3s";
+    return "redis://127.0.0.1:" + std::to_string(port) + "?lease=" + std::to_string(lease_) + "s";
   }
-  double lease() const override { return 3; }
+  double lease() const override { return lease_; }
   void signal(int number) override { server_.signal(number); }
   void kill() override { server_.kill(); }
   void start() override { server_.start(); }
 
  private:
   RedisServer server_;
+  const int lease_;
 };
 #endif
 
 }  // namespace
 
-std::unique_ptr<Remote> make_remote(const std::string& name) {
+std::unique_ptr<Remote> make_remote(const std::string& name, int lease) {
 #ifdef LOCKFS_REDIS
-  if (name == "redis") return std::make_unique<RedisRemote>();
+  if (name == "redis") return std::make_unique<RedisRemote>(lease);
 #endif
   throw std::runtime_error("no server " + name);
 }

@@ -17,7 +17,7 @@ class Remote {
   virtual ~Remote() = default;
   /// Where it listens on the loopback.
   virtual int port() const = 0;
-  /// The URL by which it is reached at another port, with a lease of lease().
+  /// The URL by which it is reached at another port.
   virtual std::string source(int port) const = 0;
   /// What a mount holds is free at the latest so long after it was heard of last, in seconds.
   virtual double lease() const = 0;
@@ -27,7 +27,8 @@ class Remote {
   virtual void start() = 0;
 };
 
-std::unique_ptr<Remote> make_remote(const std::string& name);
+/// Its mounts have a lease of so many seconds.
+std::unique_ptr<Remote> make_remote(const std::string& name, int lease = 3);
 /// All that this build and this machine have.
 std::vector<std::string> remote_names();
 
