@@ -2,6 +2,7 @@
 #include "tests/bench/bench.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/file.h>
@@ -14,6 +15,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <thread>
 
@@ -137,6 +139,43 @@ double run_command(const Words& words) {
   const auto begin = Clock::now();
   waitpid(start(words), nullptr, 0);
   return micros(Clock::now() - begin);
+}
+
+double per_cycle(int cycles, const std::function<void()>& once) {
+  const auto begin = Clock::now();
+  for (int i = 0; i < cycles; ++i) once();
+  return micros(Clock::now() - begin) / cycles;
+}
+
+double turns(int count, const std::function<void()>& take, const std::function<bool()>& wanted,
+             const std::function<void()>& give) {
+  take();
+  if (!wanted()) die("the other node did not come");
+  const auto begin = Clock::now();
+  auto end = begin;
+  int done = 0;
+  do {
+    give();
+    take();
+    end = Clock::now();
+  } while (++done < count && wanted());
+  give();
+  return micros(end - begin) / (2.0 * done);
+}
+
+bool wanted_by_poll(int fd, short event) {
+  pollfd state{fd, event, 0};
+  return poll(&state, 1, kTurnTime) == 1 && (state.revents & event) != 0;
+}
+
+double turns_mount(const std::string& file, int count) {
+  const int fd = open(file.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
+  const auto command = [&](const char* text) {
+    if (write(fd, text, std::strlen(text)) < 0) die(text);
+  };
+  return turns(
+      count, [&] { command("EX"); }, [&] { return wanted_by_poll(fd, POLLPRI); },
+      [&] { command("UN"); });
 }
 
 }  // namespace lockfs::bench

@@ -3,6 +3,7 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -44,5 +45,20 @@ const std::vector<Row>& ways();
 
 /// Microseconds a cycle, of a process of its own on `core` (-1: any).
 double measure(Way way, const std::string& dir, int cycles, int core);
+
+/// Microseconds a call of `once`.
+double per_cycle(int cycles, const std::function<void()>& once);
+
+/// Milliseconds in which the other process takes its turn.
+inline constexpr int kTurnTime = 10000;
+
+/// One of two processes that hand a lock to each other: microseconds a hand-over. Each lets go when
+/// the other waits, and asks again; it ends when the other one has ended and wants no more.
+double turns(int count, const std::function<void()>& take, const std::function<bool()>& wanted,
+             const std::function<void()>& give);
+/// The same by a lock of a mount.
+double turns_mount(const std::string& file, int count);
+/// Whether `event` comes within the time of a turn.
+bool wanted_by_poll(int fd, short event);
 
 }  // namespace lockfs::bench

@@ -25,17 +25,10 @@ using test::PlainDlm;
 
 constexpr const char* kSpace = "bench_raw";
 constexpr int kWarm = 2000;
-constexpr int kTurnTime = 10000;  ///< Milliseconds in which the other node takes its turn.
-int names = 0;                    // Every fresh lock has a name of its own.
+int names = 0;  // Every fresh lock has a name of its own.
 
 std::string new_name() {
   return "fresh" + std::to_string(getpid()) + "-" + std::to_string(names++);
-}
-
-double per_cycle(int cycles, const std::function<void()>& once) {
-  const auto begin = Clock::now();
-  for (int i = 0; i < cycles; ++i) once();
-  return micros(Clock::now() - begin) / cycles;
 }
 
 // As an application of libdlm does it: the lock, in NL it stores nothing, and gone.
@@ -123,29 +116,6 @@ int local(int argc, char** argv) {
   return 0;
 }
 
-// Each lets go when the other waits, and asks again: every grant is a hand-over. It ends when the
-// other one has ended and wants no more.
-double turns(int count, const std::function<void()>& take, const std::function<bool()>& wanted,
-             const std::function<void()>& give) {
-  take();
-  if (!wanted()) die("the other node did not come");
-  const auto begin = Clock::now();
-  auto end = begin;
-  int done = 0;
-  do {
-    give();
-    take();
-    end = Clock::now();
-  } while (++done < count && wanted());
-  give();
-  return micros(end - begin) / (2.0 * done);
-}
-
-bool wanted_by_poll(int fd, short event) {
-  pollfd state{fd, event, 0};
-  return poll(&state, 1, kTurnTime) == 1 && (state.revents & event) != 0;
-}
-
 double turns_raw(const std::string& space, int count) {
   PlainDlm dlm(space);
   return turns(
@@ -157,16 +127,6 @@ double turns_raw(const std::string& space, int count) {
       [&] {
         if (dlm.convert(LKM_NLMODE) != 0 || dlm.unlock() != 0) die("unlock");
       });
-}
-
-double turns_mount(const std::string& file, int count) {
-  const int fd = open(file.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
-  const auto command = [&](const char* text) {
-    if (write(fd, text, std::strlen(text)) < 0) die(text);
-  };
-  return turns(
-      count, [&] { command("EX"); }, [&] { return wanted_by_poll(fd, POLLPRI); },
-      [&] { command("UN"); });
 }
 
 double turns_dlmfs(const std::string& file, int count) {
