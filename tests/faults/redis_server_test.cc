@@ -202,6 +202,45 @@ TEST_F(RedisBackendTest, AHolderWhoseRecordIsGoneIsTold) {
   EXPECT_TRUE(eventually([&] { return write_command(held, "EX try") == 0; })) << mount.log();
 }
 
+// The server's clock jumps: neither a lease nor the order of tokens depends on it.
+TEST_F(RedisBackendTest, WhenTheServersClockJumpsNothingIsLostAndTokensGrow) {
+  const std::string file = "/tmp/lockfs-clock-" + std::to_string(getpid());
+  const auto set_clock = [&](int64_t seconds) {
+    std::ofstream(file, std::ios::in | std::ios::out)
+        .write(reinterpret_cast<const char*>(&seconds), sizeof seconds);
+  };
+  std::ofstream(file) << std::string(8, '\0');
+  {
+    const RedisServer server(
+        {}, {"env", std::string("LD_PRELOAD=") + CLOCK_JUMP, "LOCKFS_CLOCK_FILE=" + file});
+    server.is_known();
+    const Mount one({}, tcp(server, "?lease=1s"));
+    const Mount two({}, tcp(server, "?lease=1s"));
+    const int held = open_lock(one, "held");
+    ASSERT_EQ(write_command(held, "EX"), 0);
+    uint64_t token = 0;
+    for (const int64_t offset : {7200, -7200, 0, 100000}) {
+      const std::string before = server.command({"TIME"});
+      set_clock(offset);
+      EXPECT_NE(before.substr(0, 7), server.command({"TIME"}).substr(0, 7)) << "it did not jump";
+      const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(1500);
+      while (std::chrono::steady_clock::now() < end) {
+        ASSERT_EQ(exclusive(two, "held"), EEXIST);
+        ASSERT_NE(write_command(held, "renew"), ESTALE) << error_of(held);
+      }
+      // Each mount in turn, so that neither takes what it kept.
+      for (const Mount* mount : {&one, &two}) {
+        const int fd = open_lock(*mount, "other");
+        ASSERT_EQ(write_command(fd, "EX timeout=5s"), 0) << mount->log();
+        EXPECT_GT(token_of(fd), token) << offset;
+        token = token_of(fd);
+        ASSERT_EQ(write_command(fd, "UN"), 0);
+      }
+    }
+  }
+  unlink(file.c_str());
+}
+
 TEST_F(RedisBackendTest, WithoutItsScriptTheServerGetsItAgain) {
   const RedisServer server;
   server.is_known();

@@ -51,7 +51,8 @@ bool RedisServer::is_here() {
   return access("/usr/bin/redis-server", X_OK) == 0;
 }
 
-RedisServer::RedisServer(Words options) : port_(free_port()), options_(std::move(options)) {
+RedisServer::RedisServer(Words options, Words before)
+    : port_(free_port()), options_(std::move(options)), before_(std::move(before)) {
   if (mkdtemp(directory_.data()) == nullptr) throw std::runtime_error("mkdtemp");
   for (size_t i = 0; i + 1 < options_.size(); ++i) {
     if (options_[i] == "--requirepass") password_ = options_[i + 1];
@@ -70,11 +71,13 @@ void RedisServer::kill() {
 }
 
 void RedisServer::start() {
-  Words words = {"redis-server",     "--port",    std::to_string(port_),
-                 "--bind",           "127.0.0.1", "--unixsocket",
-                 socket(),           "--dir",     directory_,
-                 "--save",           "",          "--logfile",
-                 directory_ + "/log"};
+  Words words = before_;
+  const Words own = {"redis-server",     "--port",    std::to_string(port_),
+                     "--bind",           "127.0.0.1", "--unixsocket",
+                     socket(),           "--dir",     directory_,
+                     "--save",           "",          "--logfile",
+                     directory_ + "/log"};
+  words.insert(words.end(), own.begin(), own.end());
   words.insert(words.end(), options_.begin(), options_.end());
   process_ = std::make_unique<Child>([&words] {
     std::vector<char*> argv;

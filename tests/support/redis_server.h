@@ -14,7 +14,8 @@ class RedisServer {
  public:
   using Words = std::vector<std::string>;
   /// `options` are redis-server's, as {"--requirepass", "x"}.
-  explicit RedisServer(Words options = {});
+  /// It runs behind `before`, as {"env", "X=1"}.
+  explicit RedisServer(Words options = {}, Words before = {});
   ~RedisServer();
   RedisServer(const RedisServer&) = delete;
   RedisServer& operator=(const RedisServer&) = delete;
@@ -43,6 +44,7 @@ class RedisServer {
   std::string directory_ = "/tmp/lockfs-redis-XXXXXX";
   int port_ = 0;
   Words options_;
+  Words before_;
   std::string password_;
   std::unique_ptr<Child> process_;
 };
