@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "backends/redis/redis_url.h"
 
+#include <fmt/format.h>
+
 #include <fstream>
 
 #include "backends/key_values.h"
@@ -119,7 +121,7 @@ tl::expected<Url, std::string> parse_url(std::string_view scheme, std::string_vi
   if (layout != query.options.end() && layout->second == "go-dlm") url.prefix.clear();
   for (const auto& [key, value] : query.options) {
     const std::string wrong = set_option(url, key, value);
-    if (!wrong.empty()) return fail(key + "=" + (key.empty() ? "" : value) + ": " + wrong);
+    if (!wrong.empty()) return fail(fmt::format("{}={}: {}", key, value, wrong));
   }
   if (!url.user.empty() && url.password.empty()) return fail("a user, but no password");
   return url;

@@ -159,8 +159,8 @@ TEST_P(SharedDeaths, NothingOfADeadNodeIsShown) {
   const std::set<std::string> all = {"CR", "CW", "EX", "PR", "PW", "here"};
   ASSERT_TRUE(sees([&] { return listed(1) == all; })) << testing::PrintToString(listed(1));
   kill_node(0);
-  EXPECT_TRUE(eventually([&] { return listed(1) == std::set<std::string>{"here"}; },
-                         world().takeover()))
+  EXPECT_TRUE(
+      eventually([&] { return listed(1) == std::set<std::string>{"here"}; }, world().takeover()))
       << testing::PrintToString(listed(1));
   EXPECT_TRUE(eventually_waiting(1, "here", 0)) << picture(1, "here");
   EXPECT_EQ(first_of_json(1), "here");
