@@ -27,6 +27,20 @@ void LateBackend::try_again() {
   if (events_ != nullptr) made_->start(*events_);
 }
 
+void LateBackend::join(QueryId query, std::string_view lockspace, mode_t mode) {
+  made_ ? made_->join(query, lockspace, mode) : refuse(query);
+}
+void LateBackend::leave(QueryId query, std::string_view lockspace, bool force) {
+  made_ ? made_->leave(query, lockspace, force) : refuse(query);
+}
+void LateBackend::acquire_slots(ClaimId claim, std::string_view lockspace, std::string_view name,
+                                SlotClaim slots, bool now) {
+  if (!made_) return events_->failed(claim, LockErrc::kUnreachable);
+  made_->acquire_slots(claim, lockspace, name, slots, now);
+}
+void LateBackend::set_value(ClaimId claim, const LockValue& value) {
+  if (made_) made_->set_value(claim, value);
+}
 void LateBackend::acquire(ClaimId claim, std::string_view lockspace, std::string_view name,
                           Mode mode, bool now) {
   if (!made_) return events_->failed(claim, LockErrc::kUnreachable);

@@ -26,11 +26,16 @@ class LateBackend final : public LockBackend {
 
   const LockTraits& traits() const override { return made_ ? made_->traits() : unknown_; }
   void start(ClaimEvents& events) override { events_ = &events; }
+  void join(QueryId query, std::string_view lockspace, mode_t mode) override;
+  void leave(QueryId query, std::string_view lockspace, bool force) override;
   void acquire(ClaimId claim, std::string_view lockspace, std::string_view name, Mode mode,
                bool now) override;
+  void acquire_slots(ClaimId claim, std::string_view lockspace, std::string_view name,
+                     SlotClaim slots, bool now) override;
   void cancel(ClaimId claim) override;
   void release(ClaimId claim) override;
   void describe(ClaimId claim, const Presence& who) override;
+  void set_value(ClaimId claim, const LockValue& value) override;
   void inspect(QueryId query, std::string_view lockspace, std::string_view name) override;
   void list(QueryId query, std::string_view lockspace) override;
   void pin(QueryId query, std::string_view lockspace, std::string_view name, const Pin& pin,

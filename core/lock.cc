@@ -144,6 +144,11 @@ Mode Lock::needed(const Owner* owner, Share want) const {
   return need;
 }
 
+uint32_t Lock::slots_needed(const Owner* owner, Share want) const {
+  const bool own = owner != nullptr && owner->holding && owner->held.is_slot();
+  return slots_held - (own ? 1U : 0U) + (want.is_slot() ? 1U : 0U);
+}
+
 void Lock::enqueue(Owner& owner) {
   if (!queues) queues = std::make_unique<Queues>();
   const Share want = owner.wait->request.want;

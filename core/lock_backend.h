@@ -57,12 +57,19 @@ struct Presence {
   uint64_t token = 0;  ///< Its fencing token; 0: its mode takes none.
 };
 
+/// Slots of a counting semaphore that one claim has, of those that all nodes have together.
+struct SlotClaim {
+  uint32_t count = 0;
+  uint32_t size = 0;
+};
+
 /// A claim of some other node.
 struct RemoteClaim {
   Mode mode = Mode::kNL;  ///< Held; or wanted, of one that waits.
   bool waiting = false;
   uint64_t token = 0;  ///< 0: unknown, or the mode takes none.
   Presence who;        ///< Empty where nothing is known: it is held elsewhere.
+  bool slots = false;  ///< It has slots, or wants one; the mode is CW then.
 };
 
 /// What is known of a lock beyond this node. Pins are of no node: they are everybody's.
@@ -135,6 +142,10 @@ class LockBackend {
   /// each other for ever, one fails with kDeadlock. A claim whose first acquire failed is gone.
   virtual void acquire(ClaimId claim, std::string_view lockspace, std::string_view name, Mode mode,
                        bool now) = 0;
+  /// Where traits().slots and other_nodes: the same for slots, so many in all as the claim needs,
+  /// in place of what it has. Granted as CW; kInvalid when others use slots of another size.
+  virtual void acquire_slots(ClaimId /*claim*/, std::string_view /*lockspace*/,
+                             std::string_view /*name*/, SlotClaim /*slots*/, bool /*now*/) {}
   /// End a pending acquire. Cannot fail, and may lose against a grant: one answer still comes,
   /// `failed(kInterrupted)` or `granted`.
   virtual void cancel(ClaimId claim) = 0;

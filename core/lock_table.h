@@ -165,7 +165,7 @@ class LockTable final : public ClaimEvents {
   static bool fits_at_once(const Lock& lock, const Owner& owner, Share want);
   std::optional<LockErrc> enqueue(Owner& owner, Request request, Client client, bool converting);
   std::optional<LockErrc> claim_for(Lock& lock, Owner& owner, const Request& request);
-  void acquire(Claim& claim, Mode mode, bool now);
+  void acquire(Claim& claim, Mode mode, SlotClaim slots, bool now);
   void forget(Claim& claim);
   LockErrc grant(Owner& owner, Request& request, Client client);
   void grant_waiter(Owner& owner);

@@ -58,6 +58,17 @@ void LockTable::grant_waiter(Owner& owner) {
   events_.push_back({owner.id, result, {}, false});
 }
 
+namespace {
+
+// Does a claim on a mode, or on so many slots, do for what is needed? EX excludes all others, so
+// the table may give out slots under it.
+bool does(Mode mode, uint32_t slots, Mode need, uint32_t need_slots) {
+  if (need_slots != 0) return mode == Mode::kEX || slots >= need_slots;
+  return slots == 0 && covers(mode, need);
+}
+
+}  // namespace
+
 // kOk when the claim covers `request` now, nullopt when it is being asked for; else the backend
 // refused at once.
 std::optional<LockErrc> LockTable::claim_for(Lock& lock, Owner& owner, const Request& request) {
@@ -67,11 +78,13 @@ std::optional<LockErrc> LockTable::claim_for(Lock& lock, Owner& owner, const Req
   }
   Mode need = lock.needed(&owner, request.want);
   if (!lock.space->backend->traits().shared_modes) need = Mode::kEX;
+  const uint32_t slots = lock.slots_needed(&owner, request.want);
   const bool takes_token = is_exclusive(request.want.mode) && !request.want.is_slot();
   const auto ready = [&](const Claim& claim) {
     // While it is being made stronger, it is what it was until then, and covers this after it too.
-    const bool stays = !claim.asking || (!claim.weakening && covers(claim.asked, need));
-    return stays && covers(claim.mode, need) &&
+    const bool stays =
+        !claim.asking || (!claim.weakening && does(claim.asked, claim.asked_slots, need, slots));
+    return stays && does(claim.mode, claim.slots, need, slots) &&
            (!takes_token || claim.tokens.next < claim.tokens.end);
   };
   if (yields(lock, owner)) {
@@ -88,7 +101,10 @@ std::optional<LockErrc> LockTable::claim_for(Lock& lock, Owner& owner, const Req
   claim.weakening = false;
   claim.asked_for = owner.id;
   // Until the grant the owner holds what it has, and it may not come to the grant.
-  acquire(claim, owner.holding ? join(need, owner.held.mode) : need, request.now);
+  Mode all = owner.holding ? join(need, owner.held.mode) : need;
+  if (slots != 0 && all != Mode::kCW) all = Mode::kEX;  // Slots go with no other mode.
+  acquire(claim, all, {slots, request.want.is_slot() ? request.want.slots : lock.slot_size},
+          request.now);
   if (ready(claim)) return take_turn(claim);
   if (claim.asking) return std::nullopt;
   // A grant of too little is none.
@@ -112,17 +128,24 @@ void LockTable::anchor(Lock& lock) {
   Claim& claim = claim_of(lock);
   claim.weakening = false;
   claim.asked_for = OwnerId::kNone;
-  acquire(claim, Mode::kNL, false);
+  acquire(claim, Mode::kNL, {}, false);
   if (!claim.asking && !claim.held) forget(claim);
 }
 
-void LockTable::acquire(Claim& claim, Mode mode, bool now) {
+void LockTable::acquire(Claim& claim, Mode mode, SlotClaim slots, bool now) {
   claim.asking = true;
   claim.in_call = true;
   claim.error = LockErrc::kOk;
-  claim.asked = mode;
   const Lock& lock = *claim.lock;
-  lock.space->backend->acquire(claim.id, lock.space->name, lock.name(), mode, now);
+  LockBackend& backend = *lock.space->backend;
+  // Slots beside a stronger mode are only this node's, until that is given up.
+  claim.asked = mode;
+  claim.asked_slots = mode == Mode::kCW ? slots.count : 0;
+  if (claim.asked_slots != 0 && backend.traits().other_nodes) {
+    backend.acquire_slots(claim.id, lock.space->name, lock.name(), slots, now);
+  } else {
+    backend.acquire(claim.id, lock.space->name, lock.name(), mode, now);
+  }
   claim.in_call = false;
 }
 
@@ -138,6 +161,7 @@ void LockTable::granted(ClaimId id, Mode mode, TokenBlock tokens) {
   claim->asking = false;
   if (claim->mode != mode) claim->contended = false;  // Of what it was; the hint comes again.
   claim->mode = mode;
+  claim->slots = mode == Mode::kCW ? claim->asked_slots : 0;
   claim->held = true;
   claim->tokens = tokens;
   if (claim->in_call) return;
@@ -220,15 +244,17 @@ bool LockTable::settle_claim(Lock& lock) {
     give_up(lock);
     return false;
   }
-  if (!traits.other_nodes || !traits.shared_modes || need == claim.mode) return false;
+  const uint32_t slots = lock.slots_needed(nullptr, {});
+  if (!traits.other_nodes || !traits.shared_modes) return false;
+  if (need == claim.mode && slots == claim.slots) return false;
   if (claim.weakening && claim.error != LockErrc::kOk) {  // It failed; wait for the next event.
     claim.weakening = false;
     return false;
   }
   claim.weakening = true;
   claim.asked_for = OwnerId::kNone;
-  acquire(claim, need, false);
-  return !claim.asking && claim.mode == need;
+  acquire(claim, need, {slots, lock.slot_size}, false);
+  return !claim.asking && claim.mode == need && claim.slots == slots;
 }
 
 // Ends a wait without telling anybody; the caller knows or tells.

@@ -210,7 +210,7 @@ json Painter::remote(const RemoteClaim& claim) {
   const Presence& who = claim.who;
   const auto since = nanoseconds(who.since);
   const nanoseconds now = std::chrono::system_clock::now().time_since_epoch();
-  json out = {{"mode", mode_name(claim.mode)},
+  json out = {{"mode", claim.slots ? "SLOT" : mode_name(claim.mode)},
               {"pid", who.pid},
               {"comm", who.comm},
               {"uid", who.uid},
@@ -249,7 +249,7 @@ json Painter::describe(const Lockspace& space, std::string_view name, const Lock
   for (const RemoteClaim& claim : elsewhere.lock.claims) {
     token = std::max(token, claim.token);
     if (!claim.waiting) {
-      if (holds({claim.mode, 0})) holders.push_back(remote(claim));
+      if (holds({claim.mode, claim.slots ? 1U : 0U})) holders.push_back(remote(claim));
     } else if (++waiting; waiters.size() < kMaxListed) {
       waiters.push_back(remote(claim));
     }

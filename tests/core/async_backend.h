@@ -39,6 +39,8 @@ class AsyncBackend : public BlindBackend {
     Mode mode = Mode::kNL;
     bool now = false;
     bool cancelled = false;
+    uint32_t slots = 0;
+    uint32_t size = 0;
   };
 
   AsyncBackend() {
@@ -51,8 +53,17 @@ class AsyncBackend : public BlindBackend {
 
   void acquire(ClaimId claim, std::string_view /*lockspace*/, std::string_view name, Mode mode,
                bool now) override {
+    take_note({claim, std::string(name), mode, now, false, 0, 0});
+  }
+  void acquire_slots(ClaimId claim, std::string_view /*lockspace*/, std::string_view name,
+                     SlotClaim slots, bool now) override {
+    if (slots.count == 0 || slots.count > slots.size) ++breaches;
+    take_note({claim, std::string(name), Mode::kCW, now, false, slots.count, slots.size});
+  }
+  void take_note(const Ask& asked) {
+    const ClaimId claim = asked.claim;
     if (pending(claim) != nullptr) ++breaches;  // One acquire of a claim at a time.
-    asks.push_back({claim, std::string(name), mode, now, false});
+    asks.push_back(asked);
     if (refuse_at_once) {
       asks.pop_back();
       events_->failed(claim, *refuse_at_once);

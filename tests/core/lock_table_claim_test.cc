@@ -56,13 +56,41 @@ TEST_F(LockTableClaim, TheClaimIsTheJoinOfWhatIsHeld) {
   EXPECT_THAT(asks, IsEmpty());
 }
 
-TEST_F(LockTableClaim, SlotsAreOneClaimEach) {
-  Request slot = want_slot(2);
-  const OwnerId owner = open();
-  EXPECT_EQ(ask(owner, slot), std::nullopt);
-  EXPECT_EQ(oldest().mode, Mode::kCW);
+TEST_F(LockTableClaim, SlotsAreCountedInTheClaim) {
+  const OwnerId one = open();
+  EXPECT_EQ(ask(one, want_slot(3)), std::nullopt);
+  EXPECT_EQ(oldest().slots, 1U);
+  EXPECT_EQ(oldest().size, 3U);
   grant();
-  EXPECT_EQ(lock().slots_held, 1U);
+  const OwnerId two = open();
+  EXPECT_EQ(ask(two, want_slot(3)), std::nullopt);
+  EXPECT_EQ(oldest().slots, 2U) << "in all";
+  EXPECT_EQ(lock().slots_held, 1U) << "others may have the rest";
+  grant();
+  EXPECT_EQ(lock().slots_held, 2U);
+  table.close(one);
+  EXPECT_EQ(oldest().slots, 1U) << "what is not needed is given back";
+  grant();
+  table.close(two);
+  EXPECT_THAT(released, SizeIs(1));
+}
+
+TEST_F(LockTableClaim, WhoHoldsExTowardsOthersGivesOutSlotsAndThenHasSlotsOnly) {
+  const OwnerId owner = granted_owner(Mode::kEX);
+  EXPECT_EQ(ask(owner, want_slot(2)), kOk);
+  EXPECT_EQ(oldest().slots, 1U);
+  EXPECT_EQ(ask(open(), want_slot(2)), std::nullopt) << "that is on its way";
+  grant();
+  EXPECT_EQ(oldest().slots, 2U);
+  grant();
+  EXPECT_EQ(lock().slots_held, 2U);
+}
+
+TEST_F(LockTableClaim, AnotherSizeElsewhereIsInvalid) {
+  const OwnerId owner = open();
+  EXPECT_EQ(ask(owner, want_slot(3)), std::nullopt);
+  fail(LockErrc::kInvalid);
+  EXPECT_THAT(observer.take(), ElementsAre(Answer{owner, LockErrc::kInvalid}));
 }
 
 TEST_F(LockTableClaim, ABackendWithoutSlotsSaysSoAtOnce) {
