@@ -3,25 +3,30 @@
 -- of these keys (P is the prefix, PLACE is LOCKSPACE/NAME, NODE one mount):
 --   P:nodes          hash   NODE -> "BEAT LINK LEASE WORDS"
 --   P:mine:NODE      set    the PLACEs where it has a record
---   P:lock:PLACE     hash   NODE -> "HELD WANTED TURN OP TRY WORDS"; '#' -> the last TURN
+--   P:lock:PLACE     hash   NODE -> "HELD WANTED TURN OP TRY SLOTS WANTS SIZE WORDS"; '#' -> the last TURN
 --   P:pins:LOCKSPACE hash   NAME -> WORDS
 --   P:token          the last fencing token; P:version the last change that was told
 --   P:run, P:grace   which run of the server this is, and that locks may have been lost before it
--- Modes are the DLM's numbers, -1 is none. Who has WORDS is shown to others; who has none only
+-- Modes are the DLM's numbers, -1 is none, 6 is SLOTS of a semaphore of SIZE (held, and WANTS in all). Who has WORDS is shown to others; who has none only
 -- keeps its lock, or has had it for a moment. Told by publish/subscribe, parts divided by NUL:
 --   P:to:NODE        granted OP MODE LAST CONTENDED | refused OP | wanted PLACE | beat
 --   P:shown          VERSION PLACE PIN [NODE HELD WANTED WORDS]...: all that is shown of a lock
 local prefix, node, link, verb = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local NONE, NL, PW = -1, 0, 4
+local NONE, NL, PW, EX, SLOT = -1, 0, 4, 5, 6
 local TOKENS = 1000
 
 local function key(kind, of) return prefix .. ':' .. kind .. (of and ':' .. of or '') end
 
-local goes = { [0] = '111111', '111110', '111000', '110100', '110000', '100000' }
+local goes = { [0] = '1111111', '1111100', '1110000', '1101000', '1100000', '1000000', '1000001' }
 local function compatible(a, b)
   return a == NONE or b == NONE or string.sub(goes[a], b + 1, b + 1) == '1'
 end
-local function covers(a, b) return a == b or (a > b and not (a == 3 and b == 2)) end
+local function covers(a, b)
+  if a == SLOT or b == SLOT then return a == b or b <= NL or a == EX end
+  return a == b or (a > b and not (a == 3 and b == 2))
+end
+-- Must who wants `b` wait behind who wants `a`? Slots wait for each other: they are counted.
+local function against(a, b) return not compatible(a, b) or (a == SLOT and b == SLOT) end
 
 -- Tokens are nanoseconds since 1970 or more, so that they grow even when all data was lost. They
 -- are strings here: Lua's numbers do not hold them. Equal in length, they compare as text.
@@ -61,10 +66,11 @@ local function load(place)
     if all[i] == '#' then
       lock.turns = tonumber(all[i + 1])
     else
-      local held, wanted, turn, op, try, words =
-        string.match(all[i + 1], '^(%-?%d) (%-?%d) (%d+) (%d+) (%d) (.*)$')
+      local held, wanted, turn, op, try, slots, wants, size, words =
+        string.match(all[i + 1], '^(%-?%d) (%-?%d) (%d+) (%d+) (%d) (%d+) (%d+) (%d+) (.*)$')
       lock.records[all[i]] = { node = all[i], held = tonumber(held), wanted = tonumber(wanted),
-        turn = tonumber(turn), op = op, try = try == '1', words = words }
+        turn = tonumber(turn), op = op, try = try == '1', slots = tonumber(slots),
+        wants = tonumber(wants), size = tonumber(size), words = words }
     end
   end
   lock.shown = picture(lock)
@@ -80,8 +86,8 @@ local function save(lock, r)
   end
   if not lock.records[r.node] then redis.call('SADD', key('mine', r.node), lock.place) end
   lock.records[r.node] = r
-  redis.call('HSET', key('lock', lock.place), r.node, string.format('%d %d %d %s %d %s', r.held,
-    r.wanted, r.turn, r.op, r.try and 1 or 0, r.words))
+  redis.call('HSET', key('lock', lock.place), r.node, string.format('%d %d %d %s %d %d %d %d %s',
+    r.held, r.wanted, r.turn, r.op, r.try and 1 or 0, r.slots, r.wants, r.size, r.words))
 end
 
 local function message(lock, shown)
@@ -102,18 +108,36 @@ end
 
 local function tell_node(who, ...) redis.call('PUBLISH', key('to', who), table.concat({ ... }, '\0')) end
 
+-- What `r` has from now on.
+local function hold(r, mode, slots)
+  r.held, r.wanted, r.turn, r.try = mode, NONE, 0, false
+  r.slots, r.wants = mode == SLOT and slots or 0, 0
+end
+
 -- Would `mode` go with what the others hold?
-local function is_free(lock, r, mode)
+local function is_free(lock, r, mode, wants)
+  local used = wants
   for _, o in pairs(lock.records) do
-    if o.node ~= r.node and not compatible(o.held, mode) then return false end
+    if o.node ~= r.node then
+      if not compatible(o.held, mode) then return false end
+      used = used + o.slots
+    end
   end
-  return true
+  return mode ~= SLOT or used <= r.size
+end
+
+-- Do others use, or wait for, slots of another size?
+local function other_size(lock, size)
+  for _, o in pairs(lock.records) do
+    if o.node ~= node and o.slots + o.wants > 0 and o.size ~= size then return true end
+  end
+  return false
 end
 
 -- Does somebody wait for what `r` holds?
 local function is_wanted(lock, r)
   for _, o in pairs(lock.records) do
-    if o.node ~= r.node and not compatible(r.held, o.wanted) then return true end
+    if o.node ~= r.node and against(r.held, o.wanted) then return true end
   end
   return false
 end
@@ -135,16 +159,16 @@ end
 
 local function any_against(modes, mode)
   for m in pairs(modes) do
-    if not compatible(m, mode) then return true end
+    if against(m, mode) then return true end
   end
   return false
 end
 
-local function against_others(counts, r, mode)
+local function against_others(counts, used, r)
   for m, count in pairs(counts) do
-    if count > (r.held == m and 1 or 0) and not compatible(m, mode) then return true end
+    if count > (r.held == m and 1 or 0) and not compatible(m, r.wanted) then return true end
   end
-  return false
+  return r.wanted == SLOT and used - r.slots + r.wants > r.size
 end
 
 -- Does a conversion that `mode` would wait for wait, in the end, for what `r` holds?
@@ -168,24 +192,28 @@ end
 local function advance(lock)
   local list = waiting(lock)
   if #list == 0 or redis.call('EXISTS', key('grace')) == 1 then return end
-  local counts, ahead, granted = {}, {}, {}
+  local counts, used, ahead, granted = {}, 0, {}, {}
   for _, r in pairs(lock.records) do
+    used = used + r.slots
     if r.held ~= NONE then counts[r.held] = (counts[r.held] or 0) + 1 end
   end
   for _, r in ipairs(list) do
     local behind = r.held <= NL and any_against(ahead, r.wanted)
-    if behind or against_others(counts, r, r.wanted) then
+    if behind or against_others(counts, used, r) then
       ahead[r.wanted] = true
     else
       if r.held ~= NONE then counts[r.held] = counts[r.held] - 1 end
-      r.held, r.wanted, r.turn, r.try = r.wanted, NONE, 0, false
+      used = used - r.slots
+      hold(r, r.wanted, r.wants)
+      used = used + r.slots
       counts[r.held] = (counts[r.held] or 0) + 1
       granted[#granted + 1] = r
     end
   end
   for _, r in ipairs(granted) do
     save(lock, r)
-    tell_node(r.node, 'granted', r.op, r.held, r.held >= PW and take_tokens() or '',
+    tell_node(r.node, 'granted', r.op, r.held,
+      (r.held == PW or r.held == EX) and take_tokens() or '',
       any_against(ahead, r.held) and 1 or 0)
   end
 end
@@ -196,10 +224,10 @@ local function refuse_tries(lock)
   for _, r in ipairs(waiting(lock)) do
     local answer = false
     for _, o in pairs(lock.records) do
-      if o.node ~= r.node and o.words ~= '' and not compatible(o.held, r.wanted) then answer = true end
+      if o.node ~= r.node and o.words ~= '' and against(o.held, r.wanted) then answer = true end
     end
     if r.try and answer then
-      r.wanted, r.turn, r.try, refused = NONE, 0, false, true
+      r.wanted, r.wants, r.turn, r.try, refused = NONE, 0, 0, false, true
       save(lock, r)
       tell_node(r.node, 'refused', r.op)
     end
@@ -227,7 +255,7 @@ local function parts_of(member) return string.match(member, '^(%d+) (%d+) (%d+) 
 
 local verbs = {}
 
--- RUN YOUNG LEASE WORDS HAD -> known|new GRACE [PLACE HELD WANTED OP]...
+-- RUN YOUNG LEASE WORDS HAD -> known|new GRACE [PLACE HELD WANTED OP SLOTS]...
 -- After a loss of data nothing is granted before whoever had a lock has resumed it, or knows that
 -- it is lost: for the longest lease of all (GRACE is "RUN LEASE").
 function verbs.hello(run, young, lease, words, had)
@@ -250,7 +278,8 @@ function verbs.hello(run, young, lease, words, had)
     local r = lock.records[node]
     if r then
       if is_wanted(lock, r) then tell_node(node, 'wanted', place) end  -- It may have missed that.
-      for _, part in ipairs({ place, tostring(r.held), tostring(r.wanted), r.op }) do
+      for _, part in ipairs({ place, tostring(r.held), tostring(r.wanted), r.op,
+        tostring(r.slots) }) do
         answer[#answer + 1] = part
       end
     end
@@ -295,30 +324,39 @@ end
 
 function verbs.bye(who) bury(who) return { 'ok' } end
 
-local function enqueue(lock, r, mode, try)
+local function enqueue(lock, r, mode, wants, try)
   lock.turns = lock.turns + 1
   redis.call('HSET', key('lock', lock.place), '#', lock.turns)
-  r.wanted, r.turn, r.try = mode, lock.turns, try
+  r.wanted, r.wants, r.turn, r.try = mode, wants, lock.turns, try
   save(lock, r)
   for _, o in pairs(lock.records) do
-    if o.node ~= node and not compatible(o.held, mode) then tell_node(o.node, 'wanted', lock.place) end
+    if o.node ~= node and against(o.held, mode) then tell_node(o.node, 'wanted', lock.place) end
   end
   return { 'queued' }
 end
 
--- PLACE MODE NOW OP -> granted MODE LAST CONTENDED | queued | busy | deadlock | grace
+local function new_record()
+  return { node = node, held = NONE, wanted = NONE, turn = 0, op = '0', try = false, slots = 0,
+    wants = 0, size = 0, words = '' }
+end
+
+-- PLACE MODE NOW OP SLOTS SIZE
+--   -> granted MODE LAST CONTENDED | queued | busy | deadlock | grace | size
 -- The same OP again asks for what became of it.
-function verbs.acquire(place, mode, now, op)
-  mode = tonumber(mode)
+function verbs.acquire(place, mode, now, op, slots, size)
+  mode, slots, size = tonumber(mode), tonumber(slots), tonumber(size)
   local lock = load(place)
-  local r = lock.records[node] or { node = node, held = NONE, wanted = NONE, turn = 0, op = '0',
-    try = false, words = '' }
+  local r = lock.records[node] or new_record()
   if r.wanted ~= NONE and r.op == op then return { 'queued' } end
   r.op = op
   if r.wanted ~= NONE then
-    r.wanted = NONE
+    r.wanted, r.wants = NONE, 0
     save(lock, r)
     advance(lock)
+  end
+  if mode == SLOT then
+    if other_size(lock, size) then return { 'size' } end
+    r.size = size
   end
   local had = r.held
   local conversion = had > NL
@@ -326,26 +364,27 @@ function verbs.acquire(place, mode, now, op)
   for _, o in ipairs(waiting(lock)) do
     if o.node ~= node then
       wanted[o.wanted] = true
-      if not conversion and not compatible(o.wanted, mode) then ahead = true end
+      if not conversion and against(o.wanted, mode) then ahead = true end
     end
   end
-  if not covers(had, mode) then
+  if not covers(had, mode) or (had == SLOT and slots > r.slots) then
     if redis.call('EXISTS', key('grace')) == 1 then return { 'grace' } end
     for _, o in pairs(lock.records) do
-      if o.node ~= node and o.words ~= '' and not compatible(o.held, mode) then in_its_way = true end
+      if o.node ~= node and o.words ~= '' and against(o.held, mode) then in_its_way = true end
     end
-    if ahead or not is_free(lock, r, mode) then
+    if ahead or not is_free(lock, r, mode, slots) then
       if now == '1' and (ahead or in_its_way) then return { 'busy' } end
       if now == '0' and conversion and is_deadlock(lock, r, mode) then return { 'deadlock' } end
-      local answer = enqueue(lock, r, mode, now == '1')
+      local answer = enqueue(lock, r, mode, slots, now == '1')
       finish(lock)
       return answer
     end
   end
-  r.held, r.turn, r.try = mode, 0, false
-  local last = mode >= PW and take_tokens() or ''
+  local less = had ~= mode or slots < r.slots
+  hold(r, mode, slots)
+  local last = (mode == PW or mode == EX) and take_tokens() or ''
   save(lock, r)
-  if had ~= mode then advance(lock) end
+  if less then advance(lock) end
   finish(lock)
   return { 'granted', tostring(mode), last, any_against(wanted, mode) and '1' or '0' }
 end
@@ -355,7 +394,7 @@ function verbs.cancel(place, op)
   local lock = load(place)
   local r = lock.records[node]
   if not r or r.wanted == NONE or r.op ~= op then return { 'late' } end
-  r.wanted, r.turn, r.try = NONE, 0, false
+  r.wanted, r.wants, r.turn, r.try = NONE, 0, 0, false
   save(lock, r)
   advance(lock)
   finish(lock)
@@ -379,16 +418,18 @@ function verbs.show(place, words)
   return { 'ok' }
 end
 
--- PLACE MODE LAST OP WORDS: held before the loss of data -> held | lost
-function verbs.resume(place, mode, last, op, words)
-  mode = tonumber(mode)
+-- PLACE MODE LAST OP WORDS SLOTS SIZE: held before the loss of data -> held | lost
+function verbs.resume(place, mode, last, op, words, slots, size)
+  mode, slots, size = tonumber(mode), tonumber(slots), tonumber(size)
   local lock = load(place)
-  local r = lock.records[node]
-  if r and covers(r.held, mode) then return { 'held' } end
-  r = r or { node = node, held = NONE, wanted = NONE, turn = 0, try = false }
-  if redis.call('EXISTS', key('grace')) == 0 or not is_free(lock, r, mode) then return { 'lost' } end
+  local r = lock.records[node] or new_record()
+  if covers(r.held, mode) and r.slots >= slots then return { 'held' } end
+  if mode == SLOT then r.size = size end
+  if redis.call('EXISTS', key('grace')) == 0 or not is_free(lock, r, mode, slots) or
+    (mode == SLOT and other_size(lock, size)) then return { 'lost' } end
   if last ~= '' then last_token(last) end
-  r.held, r.op, r.words = mode, op, words
+  hold(r, mode, slots)
+  r.op, r.words = op, words
   save(lock, r)
   finish(lock)
   return { 'held' }

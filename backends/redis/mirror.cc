@@ -73,11 +73,12 @@ void Mirror::set(Space& space, const Parts& parts) {
     const KeyValues words = key_values(parts[i + 3]);
     claim.who = presence_of(words);
     claim.token = claim.who.token;
-    for (const auto& [mode, waits] :
-         {std::pair(mode_in(parts[i + 1]), false), std::pair(mode_in(parts[i + 2]), true)}) {
+    for (const size_t at : {i + 1, i + 2}) {
+      const auto mode = mode_in(parts[at]);
       if (!mode || *mode == Mode::kNL) continue;
       claim.mode = *mode;
-      claim.waiting = waits;
+      claim.slots = parts[at] == kSlots;
+      claim.waiting = at == i + 2;
       shown.claims.emplace_back(parts[i], claim);
     }
   }

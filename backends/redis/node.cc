@@ -225,9 +225,9 @@ void Node::greeted(const redisReply& answer, TimePoint sent) {
   if (!grace() || !lease_end_) renew(sent);
   if (!former_.empty()) call({"bye", std::exchange(former_, {})}, {});
   std::vector<Record> records;
-  for (size_t i = 2; i + 3 < parts.size(); i += 4) {
+  for (size_t i = 2; i + 4 < parts.size(); i += 5) {
     records.push_back({std::string(parts[i]), mode_in(parts[i + 1]), mode_in(parts[i + 2]),
-                       number_in<uint64_t>(parts[i + 3])});
+                       number_in<uint64_t>(parts[i + 3]), number_in<uint32_t>(parts[i + 4])});
   }
   events_.came_up(std::move(records));
   for (const std::string& message : std::exchange(early_, {})) events_.told(split_parts(message));

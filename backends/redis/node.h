@@ -21,6 +21,7 @@ struct Record {
   std::optional<Mode> held;
   std::optional<Mode> wanted;
   uint64_t op = 0;
+  uint32_t slots = 0;  ///< That it holds; then `held` is CW.
 };
 
 /// What a node hears of. Any of them may call the node.

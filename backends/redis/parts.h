@@ -2,9 +2,11 @@
 #pragma once
 #include <charconv>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
+#include "core/lock_backend.h"
 #include "core/mode.h"
 
 namespace lockfs::redis {
@@ -31,10 +33,19 @@ Number number_in(std::string_view text) {
   return value;
 }
 
-/// Nothing for -1, which is no mode at all.
+/// What stands for slots where a mode is told.
+inline constexpr std::string_view kSlots = "6";
+
+/// Nothing for -1, which is no mode at all. Slots are CW.
 inline std::optional<Mode> mode_in(std::string_view text) {
+  if (text == kSlots) return Mode::kCW;
   if (text.size() != 1 || text[0] < '0' || text[0] > '5') return std::nullopt;
   return static_cast<Mode>(text[0] - '0');
+}
+
+/// A mode, or slots, as it is told.
+inline std::string mode_words(Mode mode, const SlotClaim& slots) {
+  return slots.count != 0 ? std::string(kSlots) : std::to_string(static_cast<int>(mode));
 }
 
 }  // namespace lockfs::redis

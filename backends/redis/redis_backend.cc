@@ -22,7 +22,6 @@ RedisBackend::RedisBackend(EventLoop& loop, const redis::Url& url)
       node_(loop, url, *this) {
   traits_.name = "redis";
   traits_.contention_hints = true;
-  traits_.slots = false;
   traits_.other_nodes = true;
   traits_.keeps_pins = true;
   traits_.joins = true;
@@ -176,7 +175,9 @@ void RedisBackend::resync(Claim& claim, const redis::Record* record) {
     node_.call({"cancel", claim.place, std::to_string(record->op)}, {});
   }
   if (!claim.held) return;
-  const bool has = record != nullptr && record->held && covers(*record->held, claim.told);
+  const bool has = record != nullptr && record->held && covers(*record->held, claim.told) &&
+                   (record->slots != 0) == (claim.slots.count != 0) &&
+                   record->slots >= claim.slots.count;
   if (!has && claim.id == ClaimId::kNone) return erase(claim);
   if (!has && !node_.grace()) {
     return lose(claim, "redis: " + server_ + " has lost it, as after a restart or a failover");
@@ -192,8 +193,9 @@ void RedisBackend::resume(Claim& claim) {
   const uint64_t op = ++last_op_;
   claim.held = claim.told;
   claim.resuming = true;
-  node_.call({"resume", claim.place, std::to_string(static_cast<int>(claim.told)),
-              last != 0 ? std::to_string(last) : "", std::to_string(op), claim.shown},
+  node_.call({"resume", claim.place, redis::mode_words(claim.told, claim.slots),
+              last != 0 ? std::to_string(last) : "", std::to_string(op), claim.shown,
+              std::to_string(claim.slots.count), std::to_string(claim.slots.size)},
              [this, id = claim.id](const Answer& answer) {
                Claim* resumed = find(id);
                if (resumed == nullptr || answer.empty()) return;

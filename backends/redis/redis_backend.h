@@ -44,6 +44,8 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
   void leave(QueryId query, std::string_view lockspace, bool force) override;
   void acquire(ClaimId claim, std::string_view lockspace, std::string_view name, Mode mode,
                bool now) override;
+  void acquire_slots(ClaimId claim, std::string_view lockspace, std::string_view name,
+                     SlotClaim slots, bool now) override;
   void cancel(ClaimId claim) override;
   void release(ClaimId claim) override;
   void describe(ClaimId claim, const Presence& who) override;
@@ -59,6 +61,7 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
   using Kept = std::list<Claim*>;
   struct Ask {
     Mode mode = Mode::kNL;
+    SlotClaim slots;  ///< In place of the mode, if there are any.
     bool now = false;
     uint64_t op = 0;  ///< Never used twice, so that late answers find nobody.
     bool sent = false;
@@ -70,6 +73,7 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
     ClaimId id = ClaimId::kNone;  ///< kNone: it is only kept.
     std::optional<Mode> held;     ///< As the server knows it; may be more than
     Mode told = Mode::kNL;        ///< what the table knows.
+    SlotClaim slots;              ///< Held, if the mode stands for them.
     std::optional<Ask> ask;
     TokenBlock tokens;    ///< That the table has not got yet.
     std::string shown;    ///< Words that others see; "": none.
@@ -90,6 +94,7 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
   Claim* find(ClaimId id);
   Claim* find_op(uint64_t op);
   Claim& make(const std::string& place, ClaimId id);
+  void ask(Claim& claim, const Ask& what);
   bool suffices(const Claim& claim, Mode mode) const;
   void take(Claim& claim, Mode mode);
   void give_back(Claim& claim);

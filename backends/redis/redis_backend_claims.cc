@@ -45,15 +45,33 @@ void RedisBackend::acquire(ClaimId id, std::string_view lockspace, std::string_v
              (claim->shown.empty() || mode == *claim->held)) {
     return take(*claim, mode);
   }
-  claim->ask = Ask{mode, now, ++last_op_};
-  by_op_[claim->ask->op] = claim;
-  node_.up() ? send(*claim) : wait_for_server(*claim);
+  ask(*claim, {mode, {}, now});
+}
+
+// What is kept of the lock goes with no slot.
+void RedisBackend::acquire_slots(ClaimId id, std::string_view lockspace, std::string_view name,
+                                 SlotClaim slots, bool now) {
+  Claim* claim = find(id);
+  if (claim == nullptr) {
+    const std::string place = std::string(lockspace) + "/" + std::string(name);
+    if (const auto kept = claims_.find(place); kept != claims_.end()) drop(kept->second);
+    claim = &make(place, id);
+  }
+  ask(*claim, {Mode::kCW, slots, now});
+}
+
+void RedisBackend::ask(Claim& claim, const Ask& what) {
+  claim.ask = what;
+  claim.ask->op = ++last_op_;
+  by_op_[claim.ask->op] = &claim;
+  node_.up() ? send(claim) : wait_for_server(claim);
 }
 
 // Can it be granted by what the server has granted before?
 bool RedisBackend::suffices(const Claim& claim, Mode mode) const {
   const bool counts = is_exclusive(mode) && claim.tokens.next >= claim.tokens.end;
-  return claim.held && covers(*claim.held, mode) && !counts && node_.holds_lease();
+  return claim.held && claim.slots.count == 0 && covers(*claim.held, mode) && !counts &&
+         node_.holds_lease();
 }
 
 // What it then has too much is given back when somebody wants it, or when it is shown: what is
@@ -71,8 +89,8 @@ void RedisBackend::take(Claim& claim, Mode mode) {
 // A call that never fails: to hold less is always granted.
 void RedisBackend::give_back(Claim& claim) {
   if (!claim.held || *claim.held == claim.told || !node_.up()) return;
-  node_.call({"acquire", claim.place, std::to_string(static_cast<int>(claim.told)), "1",
-              std::to_string(++last_op_)},
+  node_.call({"acquire", claim.place, redis::mode_words(claim.told, claim.slots), "1",
+              std::to_string(++last_op_), "0", "0"},
              {});
   claim.held = claim.told;
   claim.tokens = {};
@@ -83,9 +101,10 @@ void RedisBackend::send(Claim& claim) {
   if (!ask.sent) give_back(claim);
   ask.sent = true;
   loop_.timers.cancel(std::exchange(ask.patience, TimerId::kNone));
-  node_.call({"acquire", claim.place, std::to_string(static_cast<int>(ask.mode)),
-              ask.now ? "1" : "0", std::to_string(ask.op)},
-             [this, op = ask.op](const Answer& answer) { answered(op, answer); });
+  node_.call(
+      {"acquire", claim.place, redis::mode_words(ask.mode, ask.slots), ask.now ? "1" : "0",
+       std::to_string(ask.op), std::to_string(ask.slots.count), std::to_string(ask.slots.size)},
+      [this, op = ask.op](const Answer& answer) { answered(op, answer); });
 }
 
 // The server may be back in a moment.
@@ -109,6 +128,7 @@ void RedisBackend::answered(uint64_t op, const Answer& answer) {
   const auto mode = answer.size() == 4 ? redis::mode_in(answer[1]) : std::nullopt;
   if (what == "granted" && mode) return granted(*claim, *mode, answer[2], answer[3] == "1");
   if (what == "busy") return fail(*claim, LockErrc::kWouldBlock);
+  if (what == "size") return fail(*claim, LockErrc::kInvalid);
   if (what == "deadlock") return fail(*claim, LockErrc::kDeadlock);
   if (what != "grace") return;  // Queued: a message follows.
   if (claim->ask->cancelled) return fail(*claim, LockErrc::kInterrupted);
@@ -117,6 +137,7 @@ void RedisBackend::answered(uint64_t op, const Answer& answer) {
 }
 
 void RedisBackend::granted(Claim& claim, Mode mode, std::string_view last, bool contended) {
+  claim.slots = claim.ask->slots;
   end_ask(claim);
   claim.held = mode;
   claim.told = mode;
@@ -185,8 +206,8 @@ void RedisBackend::hint(Claim& claim) {
 }
 
 bool RedisBackend::may_keep(const Claim& claim) const {
-  return claim.held && *claim.held != Mode::kNL && !claim.ask && !claim.wanted && !claim.resuming &&
-         node_.holds_lease();
+  return claim.held && *claim.held != Mode::kNL && claim.slots.count == 0 && !claim.ask &&
+         !claim.wanted && !claim.resuming && node_.holds_lease();
 }
 
 void RedisBackend::keep(Claim& claim) {

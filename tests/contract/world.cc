@@ -20,6 +20,7 @@ class MemoryWorld final : public World {
  public:
   std::string source() const override { return "memory:"; }
   bool separate_nodes() const override { return false; }
+  bool has_slots() const override { return true; }
   bool fifo() const override { return true; }
 };
 
@@ -80,6 +81,7 @@ class RedisWorld final : public World {
   std::string source() const override { return "redis+unix://" + server_.socket() + "?lease=3s"; }
   bool fifo() const override { return true; }
   bool sees_at_once() const override { return false; }
+  bool has_slots() const override { return true; }
   double takeover() const override { return 3 * 1.5; }
 
  private:

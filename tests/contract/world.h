@@ -27,6 +27,8 @@ class World {
   virtual bool delete_lock(const std::string& /*name*/) { return false; }
   /// Whether there is a file behind each lock.
   virtual bool has_files() const { return false; }
+  /// Whether nodes share counting semaphores.
+  virtual bool has_slots() const { return false; }
   /// Whether a node sees what another holds as soon as it is granted; else a moment later.
   virtual bool sees_at_once() const { return true; }
   /// How long others may have to wait for what a killed daemon held, in seconds.
