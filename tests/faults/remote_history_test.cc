@@ -304,7 +304,7 @@ class RemoteHistory : public testing::TestWithParam<std::string> {
   uint64_t seed_ = setting("LOCKFS_CHAOS_SEED", static_cast<uint64_t>(monotonic()));
   std::mt19937_64 random_{seed_};
   Shared<Book> book_;
-  std::unique_ptr<Remote> remote_ = make_remote(GetParam(), 1);
+  std::unique_ptr<Remote> remote_ = make_remote(GetParam(), 2);
   std::vector<std::unique_ptr<Proxy>> networks_;
   std::vector<std::unique_ptr<Mount>> nodes_;
   std::array<std::unique_ptr<Child>, kWorkers> workers_;
