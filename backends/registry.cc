@@ -9,6 +9,10 @@
 #include "backends/dlm/cluster.h"
 #include "backends/dlm/dlm_backend.h"
 #endif
+#ifdef LOCKFS_ELOCK
+#include "backends/elock/elock_backend.h"
+#include "backends/elock/elock_url.h"
+#endif
 #include "backends/file/file_backend.h"
 #include "backends/libpod/libpod_backend.h"
 #include "backends/memory.h"
@@ -186,6 +190,22 @@ Made make_redis(std::string_view rest, EventLoop& /*loop*/) {
   return tl::make_unexpected(*check_redis<scheme>(rest));
 }
 #endif
+#ifdef LOCKFS_ELOCK
+Wrong check_elock(std::string_view rest) {
+  const auto url = elock::parse_url(rest, false);
+  return url ? std::nullopt : Wrong(url.error());
+}
+Made make_elock(std::string_view rest, EventLoop& loop) {
+  return std::make_unique<ElockBackend>(loop, *elock::parse_url(rest, false));
+}
+#else
+Wrong check_elock(std::string_view /*rest*/) {
+  return "elock: this lockfs was built without OpenSSL";
+}
+Made make_elock(std::string_view rest, EventLoop& /*loop*/) {
+  return tl::make_unexpected(*check_elock(rest));
+}
+#endif
 constexpr char kRedis[] = "redis";           // NOLINT(*-avoid-c-arrays): a template's argument.
 constexpr char kRedisTls[] = "rediss";       // NOLINT(*-avoid-c-arrays)
 constexpr char kRedisUnix[] = "redis+unix";  // NOLINT(*-avoid-c-arrays)
@@ -201,7 +221,8 @@ constexpr std::array kRows = {Row{"memory", check_memory, make_memory},
                               Row{"dlm", check_dlm, make_dlm},
                               Row{kRedis, check_redis<kRedis>, make_redis<kRedis>},
                               Row{kRedisTls, check_redis<kRedisTls>, make_redis<kRedisTls>},
-                              Row{kRedisUnix, check_redis<kRedisUnix>, make_redis<kRedisUnix>}};
+                              Row{kRedisUnix, check_redis<kRedisUnix>, make_redis<kRedisUnix>},
+    Row{"elock", check_elock, make_elock}};
 
 const Row* row_of(std::string_view url) {
   const size_t colon = url.find(':');

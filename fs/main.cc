@@ -16,6 +16,7 @@
 #include "backends/late_backend.h"
 #include "backends/registry.h"
 #include "fs/log.h"
+#include "fs/serve.h"
 #include "fs/session.h"
 
 namespace lockfs {
@@ -153,6 +154,9 @@ int serve(const Options& options, Parent& parent) {
 }
 
 int run(int argc, char** argv) {
+  if (argc > 1 && std::string_view(argv[1]) == "serve") {
+    return serve_command({argv + 2, argv + argc}, watch_signals);
+  }
   auto options = parse_options(argc, argv);
   if (!options) {
     (options.error().is_help ? std::cout : std::cerr)

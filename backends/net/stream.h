@@ -38,6 +38,9 @@ struct Endpoint {
   bool operator==(const Endpoint&) const = default;
 };
 
+/// Reads "HOST", "HOST:PORT" or "[ADDRESS]:PORT" into host and port; what is wrong, or "".
+std::string parse_host(Endpoint& endpoint, std::string_view text, uint16_t default_port);
+
 /// Bytes to a server and from it, on the loop: no call waits. A name is resolved on a thread.
 class Stream {
  public:
@@ -58,6 +61,8 @@ class Stream {
 
   /// Closes what is open; opened() or closed() follows, not from within.
   void open(const Endpoint& server);
+  /// Takes a connection that was accepted; it is open.
+  void adopt(int fd);
   bool is_open() const { return state_ == State::kOpen; }
   /// Of an open stream; what cannot be sent at once is sent later.
   void send(std::string_view bytes);
@@ -74,6 +79,7 @@ class Stream {
   void resolved(std::vector<Address> addresses, const std::string& why);
   void connect_next(std::string why);
   bool connect_to(const Address& address);
+  void tune() const;
   bool ready();
   void connected();
   bool start_tls();

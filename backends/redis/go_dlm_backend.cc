@@ -79,10 +79,14 @@ void GoDlmBackend::start(ClaimEvents& events) {
   tick();
 }
 
-// The default lockspace's keys are bare, as a go-dlm program makes them.
+// The default lockspace's keys are bare, as a go-dlm program makes them. No two locks have one key.
 std::string GoDlmBackend::key_of(std::string_view lockspace, std::string_view name) const {
-  const std::string space = lockspace == "default" ? "" : std::string(lockspace) + "/";
-  return url_.prefix + space + std::string(name);
+  if (lockspace != "default") return fmt::format("{}{}/{}", url_.prefix, lockspace, name);
+  std::string key = url_.prefix;
+  for (const char c : name) {
+    key += c == '/' ? "%2F" : c == '%' ? "%25" : std::string(1, c);
+  }
+  return key;
 }
 
 std::string GoDlmBackend::milliseconds_of_lease() const {
@@ -282,30 +286,20 @@ void GoDlmBackend::renew() {
 }
 
 void GoDlmBackend::inspect(QueryId query, std::string_view lockspace, std::string_view name) {
-  const auto& pins = pins_[std::string(lockspace)];
-  const auto pin = pins.find(std::string(name));
-  std::vector<RemoteLock> locks;
-  if (pin != pins.end()) locks.push_back({pin->first, pin->second, {}});
-  events_->answered(query, LockErrc::kOk, std::move(locks));
+  events_->answered(query, LockErrc::kOk, pins_.of(lockspace, name));
 }
 
 void GoDlmBackend::list(QueryId query, std::string_view lockspace) {
-  std::vector<RemoteLock> locks;
-  for (const auto& [name, pin] : pins_[std::string(lockspace)]) locks.push_back({name, pin, {}});
-  events_->answered(query, LockErrc::kOk, std::move(locks));
+  events_->answered(query, LockErrc::kOk, pins_.all(lockspace));
 }
 
 void GoDlmBackend::pin(QueryId query, std::string_view lockspace, std::string_view name,
                        const Pin& pin, bool fresh) {
-  auto& pins = pins_[std::string(lockspace)];
-  const bool had = pins.contains(std::string(name));
-  if (!had || !fresh) pins[std::string(name)] = pin;
-  events_->answered(query, had && fresh ? LockErrc::kExists : LockErrc::kOk, {});
+  events_->answered(query, pins_.pin(lockspace, name, pin, fresh), {});
 }
 
 void GoDlmBackend::unpin(QueryId query, std::string_view lockspace, std::string_view name) {
-  const bool had = pins_[std::string(lockspace)].erase(std::string(name)) != 0;
-  events_->answered(query, had ? LockErrc::kOk : LockErrc::kNotFound, {});
+  events_->answered(query, pins_.unpin(lockspace, name), {});
 }
 
 }  // namespace lockfs

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -9,6 +8,7 @@
 #include <vector>
 
 #include "backends/outlet.h"
+#include "backends/own_pins.h"
 #include "backends/redis/connection.h"
 #include "backends/redis/redis_url.h"
 #include "core/event_loop.h"
@@ -82,7 +82,7 @@ class GoDlmBackend final : public LockBackend, private redis::Connection::Events
   LockTraits traits_;
   ClaimEvents* events_ = nullptr;
   std::unordered_map<ClaimId, Claim> claims_;
-  std::map<std::string, std::map<std::string, Pin>> pins_;     ///< By lockspace and name.
+  OwnPins pins_;
   std::vector<std::pair<std::string, std::string>> given_up_;  ///< Keys to delete, with values.
   uint64_t last_token_ = 0;
   std::string identity_;  ///< Random: no two mounts have the same.

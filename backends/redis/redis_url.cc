@@ -33,23 +33,7 @@ std::string set_server(Url& url, std::string_view place) {
     url.database = number.empty() ? 0 : static_cast<unsigned>(*database);
     place = place.substr(0, slash);
   }
-  size_t colon = place.rfind(':');
-  if (place.starts_with('[')) {  // An IPv6 address.
-    const size_t end = place.find(']');
-    if (end == std::string_view::npos) return "']' is missing";
-    url.server.host = place.substr(1, end - 1);
-    colon = end + 1 < place.size() ? end + 1 : std::string_view::npos;
-    if (colon != std::string_view::npos && place[colon] != ':') return "':PORT' behind ']'";
-  } else {
-    url.server.host = place.substr(0, colon);
-  }
-  url.server.port = kPort;
-  if (colon != std::string_view::npos) {
-    const auto port = parse_number(place.substr(colon + 1), 1, 65535);
-    if (!port) return "the port " + port.error();
-    url.server.port = static_cast<uint16_t>(*port);
-  }
-  return url.server.host.empty() ? "a host is missing" : "";
+  return net::parse_host(url.server, place, kPort);
 }
 
 std::string set_lease(Url& url, std::string_view value) {

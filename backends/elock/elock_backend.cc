@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: MIT
+#include "backends/elock/elock_backend.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <charconv>
+#include <random>
+#include <utility>
+
+namespace lockfs {
+namespace {
+
+constexpr int kAcquired = 200;
+constexpr int kUnavailable = 409;
+constexpr int kNobody = 0;
+constexpr auto kOpenTime = std::chrono::seconds(3);
+constexpr auto kReopen = std::chrono::milliseconds(200);
+constexpr Duration kLongestSilence = std::chrono::seconds(2);
+constexpr int kMargin = 10;  // A tenth of the timeout is not used.
+constexpr size_t kLongestAnswer = 65536;
+
+std::string new_id() {
+  std::random_device random;
+  return fmt::format("lockfs-{:08x}{:08x}{:08x}", random(), random(), random());
+}
+
+// Keys are words there. What is no blank or line end stands for itself, as other clients write it;
+// of the default lockspace bare. No two locks have one key.
+std::string key_of(std::string_view lockspace, std::string_view name) {
+  const bool bare = lockspace == "default";
+  std::string out = bare ? "" : std::string(lockspace) + "/";
+  for (const char c : name) {
+    const bool plain = c != ' ' && c != '\r' && c != '\n' && c != '%' && !(bare && c == '/');
+    out += plain ? std::string(1, c) : fmt::format("%{:02X}", static_cast<unsigned char>(c));
+  }
+  return out;
+}
+
+}  // namespace
+
+ElockBackend::ElockBackend(EventLoop& loop, const elock::Url& url)
+    : loop_(loop),
+      url_(url),
+      id_(new_id()),
+      outlet_(std::make_shared<Outlet>(loop)),
+      stream_(loop, *this) {
+  traits_.name = "elock";
+  traits_.shared_modes = false;
+  traits_.fifo = false;
+  traits_.slots = false;
+  traits_.sees_other_nodes = false;
+  traits_.other_nodes = true;
+  traits_.value_block = false;
+}
+
+// Nothing but unlocks are sent in a row, which no server minds.
+ElockBackend::~ElockBackend() {
+  outlet_->close();
+  loop_.timers.cancel(tick_);
+  if (!up()) return;
+  for (const auto& [id, claim] : claims_) {
+    if (is_known(claim)) stream_.send("unlock " + claim.key + "\n");
+  }
+}
+
+void ElockBackend::start(ClaimEvents& events) {
+  events_ = &events;
+  tick();
+}
+
+void ElockBackend::opened() {
+  send("conn_id " + id_, [this](int code) {
+    if (code == kNobody) return;
+    // Our own old connection lives there still: it has not noticed yet.
+    if (code != kAcquired) return down("it holds our former connection still");
+    const auto timeout = std::chrono::duration_cast<std::chrono::milliseconds>(url_.timeout);
+    send(fmt::format("set_timeout {}", timeout.count()), [this, sent = Clock::now()](int answer) {
+      if (answer == kNobody) return;
+      if (answer != kAcquired) return down("it refuses set_timeout");
+      lease_end_ = sent + url_.timeout - url_.timeout / kMargin;
+      ready();
+    });
+  });
+}
+
+void ElockBackend::ready() {
+  stage_ = Stage::kUp;
+  beat_at_ = Clock::now() + url_.timeout / 3;
+  if (!logged_.empty()) spdlog::info("elock: {} is there again", url_.server.words());
+  logged_.clear();
+  const auto given_up = std::exchange(given_up_, {});
+  for (const std::string& key : given_up) unlock(key);
+  // A server that was restarted knows nothing of what we hold: to lock it again tells.
+  std::vector<ClaimId> ids;
+  for (const auto& [id, claim] : claims_) ids.push_back(id);
+  for (const ClaimId id : ids) ask(id);
+}
+
+void ElockBackend::down(const std::string& why) {
+  stage_ = Stage::kDown;
+  since_ = Clock::now();
+  stream_.close();
+  input_.clear();
+  if (logged_ != why) spdlog::warn("elock: {}: {}", url_.server.words(), why);
+  logged_ = why;
+  for (const Command& command : std::exchange(commands_, {})) command.done(kNobody);
+}
+
+void ElockBackend::send(const std::string& line, Done done) {
+  commands_.push_back({line, std::move(done)});
+  if (commands_.size() == 1) send_next();
+}
+
+void ElockBackend::send_next() {
+  sent_at_ = Clock::now();
+  stream_.send(commands_.front().line + "\n");
+}
+
+void ElockBackend::received(std::string_view bytes) {
+  input_ += bytes;
+  for (;;) {
+    const size_t end = input_.find('\n');
+    if (end == std::string::npos) break;
+    int code = kNobody;
+    std::from_chars(input_.data(), input_.data() + end, code);
+    input_.erase(0, end + 1);
+    if (commands_.empty() || code < 100 || code > 999) return down("it does not speak elock");
+    const Done done = std::move(commands_.front().done);
+    commands_.pop_front();
+    const bool more = !commands_.empty();
+    done(code);
+    if (!stream_.is_open()) return;
+    if (more && !commands_.empty()) send_next();
+  }
+  if (input_.size() > kLongestAnswer) down("it does not speak elock");
+}
+
+void ElockBackend::acquire(ClaimId id, std::string_view lockspace, std::string_view name, Mode mode,
+                           bool now) {
+  Claim& claim = claims_[id];
+  claim.key = key_of(lockspace, name);
+  claim.mode = mode;
+  claim.now = now;
+  claim.pending = true;
+  claim.since = loop_.timers.now();
+  ask(id);
+}
+
+void ElockBackend::ask(ClaimId id) {
+  const auto found = claims_.find(id);
+  if (!up() || found == claims_.end()) return;
+  Claim& claim = found->second;
+  if (claim.asked) return;
+  claim.asked = true;
+  send("lock " + claim.key, [this, id, key = claim.key](int code) { answered(id, key, code); });
+}
+
+void ElockBackend::answered(ClaimId id, const std::string& key, int code) {
+  const auto found = claims_.find(id);
+  if (found == claims_.end()) return;  // Released meanwhile; that unlocks it.
+  Claim& claim = found->second;
+  claim.asked = false;
+  claim.doubtful = code == kNobody;  // Asked again, it says so.
+  if (claim.doubtful) return;
+  if (code == kAcquired && lease_end_ && Clock::now() < *lease_end_) {
+    claim.held = true;
+    if (!std::exchange(claim.pending, false)) return;
+    const auto time = std::chrono::system_clock::now().time_since_epoch();
+    const auto now = std::chrono::duration_cast<std::chrono::nanoseconds>(time).count();
+    last_token_ = std::max(last_token_ + 1, static_cast<uint64_t>(now));
+    return events_->granted(id, claim.mode, {last_token_, last_token_ + 1});
+  }
+  if (code == kAcquired) return unlock(key);
+  if (claim.held) {
+    claims_.erase(found);
+    return events_->lost(
+        id, "elock: " + url_.server.words() + " was restarted, it is not ours any more");
+  }
+  if (!claim.pending) return;
+  if (code != kUnavailable) return fail(id, LockErrc::kUnreachable);
+  if (claim.now) fail(id, LockErrc::kWouldBlock);
+}
+
+// Whatever the server has of it: without a connection later.
+void ElockBackend::unlock(const std::string& key) {
+  if (!up()) return given_up_.insert(key), void();
+  send("unlock " + key, [this, key](int code) {
+    if (code == kNobody) given_up_.insert(key);
+  });
+}
+
+void ElockBackend::fail(ClaimId id, LockErrc why) {
+  const auto found = claims_.find(id);
+  if (found == claims_.end() || !std::exchange(found->second.pending, false)) return;
+  if (!found->second.held) {
+    const std::string key = found->second.key;
+    const bool known = is_known(found->second);
+    claims_.erase(found);
+    if (known) unlock(key);
+  }
+  events_->failed(id, why);
+}
+
+void ElockBackend::cancel(ClaimId id) {
+  outlet_->post([this, id] { fail(id, LockErrc::kInterrupted); });
+}
+
+void ElockBackend::release(ClaimId id) {
+  const auto found = claims_.find(id);
+  if (found == claims_.end()) return;
+  const Claim claim = std::move(found->second);
+  claims_.erase(found);
+  if (is_known(claim)) unlock(claim.key);
+}
+
+// The server ends the session by its own timeout, later than we do.
+void ElockBackend::lose_all(const std::string& why) {
+  lease_end_.reset();
+  id_ = new_id();
+  down("no answer for a whole timeout");
+  given_up_.clear();
+  std::vector<ClaimId> held;
+  for (const auto& [id, claim] : claims_) {
+    if (claim.held) held.push_back(id);
+  }
+  for (const ClaimId id : held) {
+    if (claims_.erase(id) != 0) events_->lost(id, why);
+  }
+}
+
+void ElockBackend::tick() {
+  tick_ = loop_.timers.schedule(loop_.timers.now() + kRetry, [this] { tick(); });
+  const TimePoint now = Clock::now();
+  if (lease_end_ && now >= *lease_end_) {
+    lose_all("elock: " + url_.server.words() + " did not answer before its timeout");
+  }
+  const Duration silence = std::min<Duration>(url_.timeout / 3, kLongestSilence);
+  if (up() && !commands_.empty() && now - sent_at_ > silence) down("no answer");
+  if (stage_ == Stage::kOpening && now - since_ > kOpenTime) down("it does not answer");
+  if (stage_ == Stage::kDown && now - since_ > kReopen) {
+    stage_ = Stage::kOpening;
+    since_ = now;
+    stream_.open(url_.server);
+  }
+  std::vector<ClaimId> waiting;
+  for (const auto& [id, claim] : claims_) {
+    if (claim.pending) waiting.push_back(id);
+  }
+  for (const ClaimId id : waiting) {
+    if (up()) {
+      ask(id);
+    } else if (now - claims_.at(id).since > kPatience) {
+      fail(id, LockErrc::kUnreachable);
+    }
+  }
+  if (!up() || now < beat_at_) return;
+  beat_at_ = now + url_.timeout / 3;
+  send("conn_id", [this, now](int code) {
+    if (code == kAcquired) lease_end_ = now + url_.timeout - url_.timeout / kMargin;
+  });
+}
+
+void ElockBackend::inspect(QueryId query, std::string_view lockspace, std::string_view name) {
+  events_->answered(query, LockErrc::kOk, pins_.of(lockspace, name));
+}
+
+void ElockBackend::list(QueryId query, std::string_view lockspace) {
+  events_->answered(query, LockErrc::kOk, pins_.all(lockspace));
+}
+
+void ElockBackend::pin(QueryId query, std::string_view lockspace, std::string_view name,
+                       const Pin& pin, bool fresh) {
+  events_->answered(query, pins_.pin(lockspace, name, pin, fresh), {});
+}
+
+void ElockBackend::unpin(QueryId query, std::string_view lockspace, std::string_view name) {
+  events_->answered(query, pins_.unpin(lockspace, name), {});
+}
+
+}  // namespace lockfs

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+#include "backends/elock/elock_url.h"
+#include "backends/net/stream.h"
+#include "backends/outlet.h"
+#include "backends/own_pins.h"
+#include "core/event_loop.h"
+#include "core/lock_backend.h"
+
+namespace lockfs {
+
+/// `elock://`: a server of elock's protocol, ours or the original. One connection, one request at a
+/// time, and what is not free is asked for again and again: what the original does with a queue, or
+/// with requests in a row, may free a lock that somebody holds. Exclusive only, for other mounts;
+/// others are not seen. All on the loop.
+class ElockBackend final : public LockBackend, private net::Stream::Events {
+ public:
+  /// How often is asked again for what somebody waits for.
+  static constexpr auto kRetry = std::chrono::milliseconds(100);
+  /// How long an acquire waits for a server that is out of reach.
+  static constexpr auto kPatience = std::chrono::milliseconds(900);
+
+  /// `loop` outlives this.
+  ElockBackend(EventLoop& loop, const elock::Url& url);
+  /// Unlocks what is held.
+  ~ElockBackend() override;
+  ElockBackend(const ElockBackend&) = delete;
+  ElockBackend& operator=(const ElockBackend&) = delete;
+
+  const LockTraits& traits() const override { return traits_; }
+  void start(ClaimEvents& events) override;
+  void acquire(ClaimId claim, std::string_view lockspace, std::string_view name, Mode mode,
+               bool now) override;
+  void cancel(ClaimId claim) override;
+  void release(ClaimId claim) override;
+  void describe(ClaimId /*claim*/, const Presence& /*who*/) override {}
+  void inspect(QueryId query, std::string_view lockspace, std::string_view name) override;
+  void list(QueryId query, std::string_view lockspace) override;
+  /// Pins are this mount's own.
+  void pin(QueryId query, std::string_view lockspace, std::string_view name, const Pin& pin,
+           bool fresh) override;
+  void unpin(QueryId query, std::string_view lockspace, std::string_view name) override;
+
+ private:
+  struct Claim {
+    std::string key;
+    Mode mode = Mode::kNL;
+    bool now = false;
+    bool pending = false;   ///< Asked for, and neither granted nor refused.
+    bool asked = false;     ///< A lock command of it is in the queue, or on its way.
+    bool doubtful = false;  ///< One had no answer: the server may have granted it.
+    bool held = false;
+    TimePoint since;
+  };
+  /// The answer's code; 0: there was none.
+  using Done = std::function<void(int code)>;
+  struct Command {
+    std::string line;
+    Done done;
+  };
+
+  void opened() override;
+  void received(std::string_view bytes) override;
+  void closed(const std::string& why) override { down(why); }
+  void down(const std::string& why);
+  void send(const std::string& line, Done done);
+  void send_next();
+  void ready();
+  void ask(ClaimId id);
+  void answered(ClaimId id, const std::string& key, int code);
+  void unlock(const std::string& key);
+  void fail(ClaimId id, LockErrc why);
+  void lose_all(const std::string& why);
+  static bool is_known(const Claim& claim) { return claim.held || claim.asked || claim.doubtful; }
+  bool up() const { return stage_ == Stage::kUp; }
+  void tick();
+
+  EventLoop& loop_;
+  elock::Url url_;
+  LockTraits traits_;
+  ClaimEvents* events_ = nullptr;
+  std::unordered_map<ClaimId, Claim> claims_;
+  OwnPins pins_;
+  std::set<std::string> given_up_;  ///< Keys that the server may have for us still.
+  uint64_t last_token_ = 0;
+  std::string id_;  ///< By which the server knows us again.
+  enum class Stage { kDown, kOpening, kUp };
+  Stage stage_ = Stage::kDown;
+  TimePoint since_;  ///< Of this stage.
+  std::string logged_;
+  std::string input_;
+  std::deque<Command> commands_;  ///< The first is on its way.
+  TimePoint sent_at_;             ///< Of that one.
+  TimePoint beat_at_;
+  std::optional<TimePoint> lease_end_;  ///< Until then the server keeps what is held.
+  TimerId tick_ = TimerId::kNone;
+  std::shared_ptr<Outlet> outlet_;
+  net::Stream stream_;
+};
+
+}  // namespace lockfs
