@@ -6,6 +6,9 @@
 
 #include <iostream>
 
+#include "fs/log.h"
+#include "fs/options.h"
+
 #ifdef LOCKFS_ELOCK
 #include "backends/elock/elock_server.h"
 #include "backends/elock/elock_url.h"
@@ -35,6 +38,7 @@ int serve_command(const std::vector<std::string>& words,
 #ifdef LOCKFS_ELOCK
   const auto url = elock::parse_url(std::string_view(words.front()).substr(kScheme.size()), true);
   if (!url) return fail(kUsage, url.error());
+  set_up_log({});
   EventLoop loop;
   const int signals = watch_signals(loop);
   const auto server = elock::Server::open(loop, url->server, url->limits);

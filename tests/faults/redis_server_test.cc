@@ -12,6 +12,7 @@
 
 #include "tests/contract/witness.h"
 #include "tests/support/mount.h"
+#include "tests/support/proxy.h"
 
 namespace lockfs::test {
 namespace {

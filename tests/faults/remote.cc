@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <stdexcept>
 
+#include "tests/support/elock_server.h"
 #ifdef LOCKFS_REDIS
 #include "tests/support/redis_server.h"
 #endif
@@ -23,6 +24,8 @@ class RedisRemote final : public Remote {
     return "redis://127.0.0.1:" + std::to_string(port) + "?lease=" + std::to_string(lease_) + "s";
   }
   double lease() const override { return lease_; }
+  bool survives_restart() const override { return true; }
+  bool sees_others() const override { return true; }
   void signal(int number) override { server_.signal(number); }
   void kill() override { server_.kill(); }
   void start() override { server_.start(); }
@@ -33,17 +36,37 @@ class RedisRemote final : public Remote {
 };
 #endif
 
+class ElockRemote final : public Remote {
+ public:
+  explicit ElockRemote(int lease) : lease_(lease) {}
+  int port() const override { return server_.port(); }
+  std::string source(int port) const override {
+    return "elock://127.0.0.1:" + std::to_string(port) + "?timeout=" + std::to_string(lease_) + "s";
+  }
+  double lease() const override { return lease_; }
+  bool survives_restart() const override { return false; }
+  bool sees_others() const override { return false; }
+  void signal(int number) override { server_.signal(number); }
+  void kill() override { server_.kill(); }
+  void start() override { server_.start(); }
+
+ private:
+  ElockServer server_;
+  const int lease_;
+};
+
 }  // namespace
 
 std::unique_ptr<Remote> make_remote(const std::string& name, int lease) {
 #ifdef LOCKFS_REDIS
   if (name == "redis") return std::make_unique<RedisRemote>(lease);
 #endif
+  if (name == "elock") return std::make_unique<ElockRemote>(lease);
   throw std::runtime_error("no server " + name);
 }
 
 std::vector<std::string> remote_names() {
-  std::vector<std::string> names;
+  std::vector<std::string> names = {"elock"};
 #ifdef LOCKFS_REDIS
   if (RedisServer::is_here()) names.emplace_back("redis");
 #endif

@@ -22,6 +22,10 @@ class Remote {
   /// What a mount holds is free at the latest so long after it was heard of last, in seconds.
   virtual double lease() const = 0;
   virtual void signal(int number) = 0;
+  /// Whether holders keep what they hold when the server has lost its data.
+  virtual bool survives_restart() const = 0;
+  /// Whether a mount sees who waits on another.
+  virtual bool sees_others() const = 0;
   /// Ends the server at once, and starts it again; its data may be lost.
   virtual void kill() = 0;
   virtual void start() = 0;

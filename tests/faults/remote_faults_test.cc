@@ -49,6 +49,7 @@ INSTANTIATE_TEST_SUITE_P(Servers, RemoteFaults, testing::ValuesIn(remote_names()
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(RemoteFaults);
 
 TEST_P(RemoteFaults, AServerThatIsRestartedTakesNothingFromAHolder) {
+  if (!remote().survives_restart()) GTEST_SKIP() << "who is faster has it then";
   const int held = holder(0, "kept");
   remote().kill();
   remote().start();
@@ -72,8 +73,10 @@ TEST_P(RemoteFaults, AHolderIsToldBeforeAnybodyElseIsGranted) {
     *granted = Clock::now();
     return result != 0 ? result : pause();
   });
-  ASSERT_TRUE(
-      eventually([&] { return picture_value(slurp(lock(0, "told")), "waiters_total") == "1"; }));
+  if (remote().sees_others()) {
+    ASSERT_TRUE(
+        eventually([&] { return picture_value(slurp(lock(0, "told")), "waiters_total") == "1"; }));
+  }
   network(0).part(true);
   pollfd state{held, 0, 0};
   const auto parted = Clock::now();

@@ -20,14 +20,11 @@
 #include <thread>
 
 namespace lockfs::test {
-namespace {
 
-std::string binary() {
+std::string lockfs_binary() {
   const char* set = std::getenv("LOCKFS_BINARY");
   return set != nullptr ? set : LOCKFS_BINARY_BUILT;
 }
-
-}  // namespace
 
 Mount::Mount(std::vector<std::string> arguments, std::string source) {
   std::string pattern = "/tmp/lockfs-test-XXXXXX";
@@ -35,7 +32,7 @@ Mount::Mount(std::vector<std::string> arguments, std::string source) {
   path_ = pattern;
   chmod(path_.c_str(), 0755);
   log_path_ = path_ + ".log";
-  const std::string program = binary();
+  const std::string program = lockfs_binary();
   std::vector<std::string> words = {program, "-f"};
   words.insert(words.end(), arguments.begin(), arguments.end());
   words.push_back(source);

@@ -40,6 +40,9 @@ class Mount {
   pid_t daemon_ = -1;
 };
 
+/// The lockfs under test: LOCKFS_BINARY, or the one that was built.
+std::string lockfs_binary();
+
 /// A child process that runs `body` and exits with what it returns. Killed and reaped at the end.
 class Child {
  public:

@@ -37,6 +37,17 @@ void at_once(int fd) {
 
 }  // namespace
 
+int free_port() {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address = loopback(0);
+  socklen_t size = sizeof address;
+  const bool got = bind(fd, reinterpret_cast<sockaddr*>(&address), size) == 0 &&
+                   getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0;
+  close(fd);
+  if (!got) throw std::runtime_error("no free port");
+  return ntohs(address.sin_port);
+}
+
 Proxy::Proxy(int port) : target_(port), wake_(eventfd(0, EFD_CLOEXEC)) {
   listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address = loopback(0);

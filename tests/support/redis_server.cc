@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "tests/support/redis_server.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <hiredis/hiredis.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -13,6 +10,8 @@
 #include <cstring>
 #include <filesystem>
 #include <stdexcept>
+
+#include "tests/support/proxy.h"
 
 namespace lockfs::test {
 namespace {
@@ -31,19 +30,6 @@ std::string text_of(const redisReply& reply) {
 }
 
 }  // namespace
-
-int free_port() {
-  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  const bool got = bind(fd, reinterpret_cast<sockaddr*>(&address), size) == 0 &&
-                   getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0;
-  close(fd);
-  if (!got) throw std::runtime_error("no free port");
-  return ntohs(address.sin_port);
-}
 
 bool RedisServer::is_here() {
   const char* required = getenv("LOCKFS_TEST_REQUIRE");

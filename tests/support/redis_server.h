@@ -49,7 +49,4 @@ class RedisServer {
   std::unique_ptr<Child> process_;
 };
 
-/// A port of the loopback that nobody listens at.
-int free_port();
-
 }  // namespace lockfs::test
