@@ -121,13 +121,13 @@ struct Claim {
   ClaimId id = ClaimId::kNone;
   Lock* lock = nullptr;
   Mode mode = Mode::kNL;
-  uint32_t slots = 0;              ///< So many, and then the mode is CW; 0: an ordinary mode.
+  SlotClaim slots;                 ///< If there are any, the mode is CW.
   bool held = false;               ///< Granted once; in NL it keeps the value block alive.
   bool asking = false;             ///< An acquire is under way; its answer will come.
   bool in_call = false;            ///< We are inside the verb; an answer now is only noted.
   bool weakening = false;          ///< The last acquire was to give up a part of it.
   Mode asked = Mode::kNL;          ///< By the last acquire,
-  uint32_t asked_slots = 0;        ///< and of slots.
+  SlotClaim asked_slots;           ///< and of slots.
   bool undescribed = false;        ///< The backend is yet to be told who holds.
   bool contended = false;          ///< Another node waits for it.
   uint32_t turns = 0;              ///< So many more are granted under it when it is contended.

@@ -61,6 +61,8 @@ struct Presence {
 struct SlotClaim {
   uint32_t count = 0;
   uint32_t size = 0;
+
+  bool operator==(const SlotClaim&) const = default;
 };
 
 /// A claim of some other node.
@@ -114,6 +116,8 @@ class ClaimEvents {
   virtual void failed(ClaimId claim, LockErrc why) = 0;
   /// Another node has wanted the claim; a hint, may come late, often or never.
   virtual void contended(ClaimId claim) = 0;
+  /// No other node wants it any more. A backend that knows may say so.
+  virtual void uncontended(ClaimId /*claim*/) {}
   /// The claim is gone; nothing more is owed for it.
   virtual void lost(ClaimId claim, std::string_view why) = 0;
   /// The one answer to a query. `locks` is for inspect (none or one) and list.

@@ -266,8 +266,9 @@ void LockTable::undo(OwnerId id) {
   Owner* owner = owners_.find(id);
   if (owner == nullptr || !owner->holding) return;
   // The claim may cover no more than what is held, and others may have come in beside it.
+  const bool other_kind = owner->before.is_slot() != owner->held.is_slot();
   if (!owner->before.above_null() || !covers(owner->held.mode, owner->before.mode) ||
-      !owner->lock->fits(*owner, owner->before)) {
+      (other_kind && owner->held.mode != Mode::kEX) || !owner->lock->fits(*owner, owner->before)) {
     return release(id);
   }
   const Delivery delivery(*this);

@@ -122,6 +122,7 @@ class LockTable final : public ClaimEvents {
   void value(ClaimId claim, const LockValue& value) override;
   void failed(ClaimId claim, LockErrc why) override;
   void contended(ClaimId claim) override;
+  void uncontended(ClaimId claim) override;
   void lost(ClaimId claim, std::string_view why) override;
   void answered(QueryId query, LockErrc result, std::vector<RemoteLock> locks) override;
   /// Answers, with kUnreachable, all questions that their backends have not answered.

@@ -62,9 +62,9 @@ namespace {
 
 // Does a claim on a mode, or on so many slots, do for what is needed? EX excludes all others, so
 // the table may give out slots under it.
-bool does(Mode mode, uint32_t slots, Mode need, uint32_t need_slots) {
-  if (need_slots != 0) return mode == Mode::kEX || slots >= need_slots;
-  return slots == 0 && covers(mode, need);
+bool does(Mode mode, const SlotClaim& slots, Mode need, const SlotClaim& need_slots) {
+  if (need_slots.count == 0) return slots.count == 0 && covers(mode, need);
+  return mode == Mode::kEX || (slots.count >= need_slots.count && slots.size == need_slots.size);
 }
 
 }  // namespace
@@ -78,7 +78,9 @@ std::optional<LockErrc> LockTable::claim_for(Lock& lock, Owner& owner, const Req
   }
   Mode need = lock.needed(&owner, request.want);
   if (!lock.space->backend->traits().shared_modes) need = Mode::kEX;
-  const uint32_t slots = lock.slots_needed(&owner, request.want);
+  const bool is_slot = request.want.is_slot();
+  const SlotClaim slots = {lock.slots_needed(&owner, request.want),
+                           is_slot ? request.want.slots : lock.slot_size};
   const bool takes_token = is_exclusive(request.want.mode) && !request.want.is_slot();
   const auto ready = [&](const Claim& claim) {
     // While it is being made stronger, it is what it was until then, and covers this after it too.
@@ -102,9 +104,9 @@ std::optional<LockErrc> LockTable::claim_for(Lock& lock, Owner& owner, const Req
   claim.asked_for = owner.id;
   // Until the grant the owner holds what it has, and it may not come to the grant.
   Mode all = owner.holding ? join(need, owner.held.mode) : need;
-  if (slots != 0 && all != Mode::kCW) all = Mode::kEX;  // Slots go with no other mode.
-  acquire(claim, all, {slots, request.want.is_slot() ? request.want.slots : lock.slot_size},
-          request.now);
+  // Slots go with no other mode: for both at once nobody else may have anything.
+  if (owner.holding && owner.held.above_null() && owner.held.is_slot() != is_slot) all = Mode::kEX;
+  acquire(claim, all, slots, request.now);
   if (ready(claim)) return take_turn(claim);
   if (claim.asking) return std::nullopt;
   // A grant of too little is none.
@@ -140,8 +142,8 @@ void LockTable::acquire(Claim& claim, Mode mode, SlotClaim slots, bool now) {
   LockBackend& backend = *lock.space->backend;
   // Slots beside a stronger mode are only this node's, until that is given up.
   claim.asked = mode;
-  claim.asked_slots = mode == Mode::kCW ? slots.count : 0;
-  if (claim.asked_slots != 0 && backend.traits().other_nodes) {
+  claim.asked_slots = mode == Mode::kCW && slots.count != 0 ? slots : SlotClaim{};
+  if (claim.asked_slots.count != 0 && backend.traits().other_nodes) {
     backend.acquire_slots(claim.id, lock.space->name, lock.name(), slots, now);
   } else {
     backend.acquire(claim.id, lock.space->name, lock.name(), mode, now);
@@ -161,7 +163,7 @@ void LockTable::granted(ClaimId id, Mode mode, TokenBlock tokens) {
   claim->asking = false;
   if (claim->mode != mode) claim->contended = false;  // Of what it was; the hint comes again.
   claim->mode = mode;
-  claim->slots = mode == Mode::kCW ? claim->asked_slots : 0;
+  claim->slots = mode == Mode::kCW ? claim->asked_slots : SlotClaim{};
   claim->held = true;
   claim->tokens = tokens;
   if (claim->in_call) return;
@@ -212,6 +214,15 @@ void LockTable::contended(ClaimId id) {
   note_change(*claim->lock);
 }
 
+void LockTable::uncontended(ClaimId id) {
+  Claim* claim = claims_.find(id);
+  if (claim == nullptr || !claim->contended) return;
+  claim->contended = false;
+  const Delivery delivery(*this);
+  note_change(*claim->lock);
+  advance(*claim->lock);  // Newcomers that stood back.
+}
+
 // Must a newcomer stand back, so that the claim is given up when those that hold it end?
 bool LockTable::yields(const Lock& lock, const Owner& owner) const {
   const bool newcomer = !owner.holding || !owner.held.above_null();
@@ -244,7 +255,8 @@ bool LockTable::settle_claim(Lock& lock) {
     give_up(lock);
     return false;
   }
-  const uint32_t slots = lock.slots_needed(nullptr, {});
+  SlotClaim slots = {lock.slots_needed(nullptr, {}), lock.slot_size};
+  if (slots.count == 0) slots = {};
   if (!traits.other_nodes || !traits.shared_modes) return false;
   if (need == claim.mode && slots == claim.slots) return false;
   if (claim.weakening && claim.error != LockErrc::kOk) {  // It failed; wait for the next event.
@@ -253,7 +265,7 @@ bool LockTable::settle_claim(Lock& lock) {
   }
   claim.weakening = true;
   claim.asked_for = OwnerId::kNone;
-  acquire(claim, need, {slots, lock.slot_size}, false);
+  acquire(claim, need, slots, false);
   return !claim.asking && claim.mode == need && claim.slots == slots;
 }
 

@@ -23,7 +23,9 @@ constexpr const char* kTokenKey = "lockfs:token";
 // KEYS: the lock, the last token. ARGV: value, lease. Answers the token, or nothing. Tokens as in
 // locks.lua.
 constexpr std::string_view kAcquire = R"(
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2])
+local holder = redis.pcall('GET', KEYS[1])
+if type(holder) == 'table' and holder.err then return false end  -- Something else has that name.
+if holder == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2])
 elseif not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return false end
 local time = redis.call('TIME')
 local least = time[1] .. string.format('%06d', time[2]) .. '000'
@@ -32,12 +34,12 @@ if #least > #last or (#least == #last and least > last) then redis.call('SET', K
 redis.call('INCR', KEYS[2])
 return redis.call('GET', KEYS[2]))";
 constexpr std::string_view kRelease =
-    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
+    "if redis.pcall('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 // KEYS: locks. ARGV: the lease, the value of each. Answers for each whether it is still ours.
 constexpr std::string_view kRenew = R"(
 local answer = {}
 for i, key in ipairs(KEYS) do
-  answer[i] = redis.call('GET', key) == ARGV[i + 1] and redis.call('PEXPIRE', key, ARGV[1]) or 0
+  answer[i] = redis.pcall('GET', key) == ARGV[i + 1] and redis.call('PEXPIRE', key, ARGV[1]) or 0
 end
 return answer)";
 
@@ -68,7 +70,7 @@ GoDlmBackend::GoDlmBackend(EventLoop& loop, const redis::Url& url)
 GoDlmBackend::~GoDlmBackend() {
   outlet_->close();
   for (const auto& [id, claim] : claims_) {
-    if (claim.held || claim.asking) delete_key(claim.key, claim.token);
+    if (is_known(claim)) delete_key(claim.key, claim.token);
   }
   loop_.timers.cancel(tick_);
 }
@@ -182,7 +184,8 @@ void GoDlmBackend::answered(ClaimId id, const std::string& token, TimePoint sent
   if (found == claims_.end() || found->second.token != token) return;
   Claim& claim = found->second;
   claim.asking = false;
-  if (answer == nullptr) return;  // It is asked again when the server is there again.
+  claim.doubtful = answer == nullptr;
+  if (claim.doubtful) return;  // It is asked again when the server is there again.
   const std::string_view text = redis::text_of(answer);
   if (answer->type == REDIS_REPLY_NIL) {
     if (claim.pending && claim.now) fail(id, LockErrc::kWouldBlock);
@@ -207,7 +210,7 @@ void GoDlmBackend::fail(ClaimId id, LockErrc why) {
   const auto found = claims_.find(id);
   if (found == claims_.end() || !std::exchange(found->second.pending, false)) return;
   if (!found->second.held) {
-    if (found->second.asking) delete_key(found->second.key, found->second.token);
+    if (is_known(found->second)) delete_key(found->second.key, found->second.token);
     claims_.erase(found);
   }
   events_->failed(id, why);
@@ -223,7 +226,7 @@ void GoDlmBackend::release(ClaimId id) {
   if (found == claims_.end()) return;
   const Claim claim = std::move(found->second);
   claims_.erase(found);
-  if (claim.held || claim.asking) delete_key(claim.key, claim.token);
+  if (is_known(claim)) delete_key(claim.key, claim.token);
 }
 
 // What waits is asked for again, what is held is renewed or lost, and who waits for the server is

@@ -55,10 +55,11 @@ class GoDlmBackend final : public LockBackend, private redis::Connection::Events
     Mode asked = Mode::kNL;
     bool now = false;
     bool held = false;
-    bool pending = false;  ///< Asked for, and neither granted nor refused.
-    bool asking = false;   ///< The server is asked just now.
-    TimePoint since;       ///< When it was asked for.
-    TimePoint lease_end;   ///< Of what is held.
+    bool pending = false;   ///< Asked for, and neither granted nor refused.
+    bool asking = false;    ///< The server is asked just now.
+    bool doubtful = false;  ///< It was, and did not answer.
+    TimePoint since;        ///< When it was asked for.
+    TimePoint lease_end;    ///< Of what is held.
   };
 
   void opened(redis::Connection& connection) override;
@@ -70,6 +71,7 @@ class GoDlmBackend final : public LockBackend, private redis::Connection::Events
                 const std::vector<std::string>& words, redis::Connection::Done done);
   void ask(ClaimId id);
   void answered(ClaimId id, const std::string& token, TimePoint sent, const redisReply* answer);
+  static bool is_known(const Claim& claim) { return claim.held || claim.asking || claim.doubtful; }
   void delete_key(const std::string& key, const std::string& token);
   void fail(ClaimId id, LockErrc why);
   void tick();

@@ -6,14 +6,17 @@
 --   P:lock:PLACE     hash   NODE -> "HELD WANTED TURN OP TRY SLOTS WANTS SIZE WORDS"; '#' -> the last TURN
 --   P:pins:LOCKSPACE hash   NAME -> WORDS
 --   P:token          the last fencing token; P:version the last change that was told
+--   P:format         the version of all this, which mounts must share
 --   P:run, P:grace   which run of the server this is, and that locks may have been lost before it
 -- Modes are the DLM's numbers, -1 is none, 6 is SLOTS of a semaphore of SIZE (held, and WANTS in all). Who has WORDS is shown to others; who has none only
 -- keeps its lock, or has had it for a moment. Told by publish/subscribe, parts divided by NUL:
---   P:to:NODE        granted OP MODE LAST CONTENDED | refused OP | wanted PLACE | beat
+--   P:to:NODE        granted OP MODE LAST CONTENDED | refused OP | wanted PLACE
+--                    | free PLACE (nobody wants it any more) | beat
 --   P:shown          VERSION PLACE PIN [NODE HELD WANTED WORDS]...: all that is shown of a lock
 local prefix, node, link, verb = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local NONE, NL, PW, EX, SLOT = -1, 0, 4, 5, 6
 local TOKENS = 1000
+local FORMAT = '1'
 
 local function key(kind, of) return prefix .. ':' .. kind .. (of and ':' .. of or '') end
 
@@ -59,6 +62,21 @@ local function picture(lock)
   return table.concat(parts, '\0')
 end
 
+-- Whose locks are waited for: what others want, by mode, tells.
+local function wanted_nodes(lock)
+  local counts, wanted = {}, {}
+  for _, r in pairs(lock.records) do
+    if r.wanted ~= NONE then counts[r.wanted] = (counts[r.wanted] or 0) + 1 end
+  end
+  if not next(counts) then return wanted end
+  for _, r in pairs(lock.records) do
+    for m, count in pairs(counts) do
+      if count > (r.wanted == m and 1 or 0) and against(r.held, m) then wanted[r.node] = true end
+    end
+  end
+  return wanted
+end
+
 local function load(place)
   local lock = { place = place, records = {}, turns = 0 }
   local all = redis.call('HGETALL', key('lock', place))
@@ -68,12 +86,13 @@ local function load(place)
     else
       local held, wanted, turn, op, try, slots, wants, size, words =
         string.match(all[i + 1], '^(%-?%d) (%-?%d) (%d+) (%d+) (%d) (%d+) (%d+) (%d+) (.*)$')
-      lock.records[all[i]] = { node = all[i], held = tonumber(held), wanted = tonumber(wanted),
+      if held then lock.records[all[i]] = { node = all[i], held = tonumber(held), wanted = tonumber(wanted),
         turn = tonumber(turn), op = op, try = try == '1', slots = tonumber(slots),
-        wants = tonumber(wants), size = tonumber(size), words = words }
+        wants = tonumber(wants), size = tonumber(size), words = words } end
     end
   end
   lock.shown = picture(lock)
+  lock.wanted = wanted_nodes(lock)
   return lock
 end
 
@@ -101,12 +120,18 @@ local function tell(lock)
   redis.call('PUBLISH', key('shown'), version .. '\0' .. message(lock, picture(lock)))
 end
 
+local function tell_node(who, ...) redis.call('PUBLISH', key('to', who), table.concat({ ... }, '\0')) end
+
 local function finish(lock)
   if not next(lock.records) then redis.call('DEL', key('lock', lock.place)) end
   if picture(lock) ~= lock.shown then tell(lock) end
+  if not next(lock.wanted) then return end
+  local wanted = wanted_nodes(lock)
+  for who in pairs(lock.wanted) do
+    local r = lock.records[who]
+    if r and r.held ~= NONE and not wanted[who] then tell_node(who, 'free', lock.place) end
+  end
 end
-
-local function tell_node(who, ...) redis.call('PUBLISH', key('to', who), table.concat({ ... }, '\0')) end
 
 -- What `r` has from now on.
 local function hold(r, mode, slots)
@@ -130,14 +155,6 @@ end
 local function other_size(lock, size)
   for _, o in pairs(lock.records) do
     if o.node ~= node and o.slots + o.wants > 0 and o.size ~= size then return true end
-  end
-  return false
-end
-
--- Does somebody wait for what `r` holds?
-local function is_wanted(lock, r)
-  for _, o in pairs(lock.records) do
-    if o.node ~= r.node and against(r.held, o.wanted) then return true end
   end
   return false
 end
@@ -260,6 +277,10 @@ local verbs = {}
 -- it is lost: for the longest lease of all (GRACE is "RUN LEASE").
 function verbs.hello(run, young, lease, words, had)
   local known = redis.call('HGET', key('nodes'), node)
+  if (redis.call('GET', key('format')) or FORMAT) ~= FORMAT then
+    return redis.error_reply('ERR mounts of another version of lockfs use this prefix')
+  end
+  redis.call('SET', key('format'), FORMAT)
   local before = redis.call('GET', key('run'))
   local grace = redis.call('GET', key('grace'))
   if before ~= run then redis.call('SET', key('run'), run) end
@@ -277,7 +298,7 @@ function verbs.hello(run, young, lease, words, had)
     local lock = load(place)
     local r = lock.records[node]
     if r then
-      if is_wanted(lock, r) then tell_node(node, 'wanted', place) end  -- It may have missed that.
+      if lock.wanted[node] then tell_node(node, 'wanted', place) end  -- It may have missed that.
       for _, part in ipairs({ place, tostring(r.held), tostring(r.wanted), r.op,
         tostring(r.slots) }) do
         answer[#answer + 1] = part
@@ -353,6 +374,10 @@ function verbs.acquire(place, mode, now, op, slots, size)
     r.wanted, r.wants = NONE, 0
     save(lock, r)
     advance(lock)
+    finish(lock)
+    lock = load(place)
+    r = lock.records[node] or new_record()
+    r.op = op
   end
   if mode == SLOT then
     if other_size(lock, size) then return { 'size' } end

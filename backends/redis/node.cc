@@ -106,7 +106,8 @@ void Node::closed(Connection& /*connection*/, const std::string& why) { down(why
 // Some reasons do not pass by themselves; a server that loads its data is there in a moment.
 void Node::refuse(std::string_view words) {
   constexpr std::array kLasting = {"NOAUTH", "WRONGPASS", "NOPERM", "ERR ", "INFO "};
-  const bool lasting = std::any_of(kLasting.begin(), kLasting.end(),
+  const bool lasting = words.find("max number of clients") == std::string_view::npos &&
+                       std::any_of(kLasting.begin(), kLasting.end(),
                                    [&](const char* start) { return words.starts_with(start); });
   down(std::string(words));
   refused_ = lasting;
@@ -299,9 +300,8 @@ void Node::beaten(const Answer& answer, TimePoint sent) {
     const bool same = known != before.end() && known->second.beat == now.beat;
     seen_[node] = same ? known->second : now;
   }
-  const bool had = grace();
   set_grace(answer[1]);
-  if (had && !grace()) events_.grace_ended();
+  if (!grace()) events_.grace_ended();  // It may have come and gone between two beats.
 }
 
 void Node::set_grace(std::string_view grace) {

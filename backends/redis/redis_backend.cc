@@ -66,7 +66,7 @@ void RedisBackend::describe(ClaimId id, const Presence& who) {
 
 void RedisBackend::show(Claim& claim, const std::string& words) {
   if (claim.shown == words) return;
-  if (!words.empty() && !claim.ask) give_back(claim);
+  if (!words.empty() && !claim.ask && claim.held != claim.told) give_back(claim);
   claim.shown = words;
   if (node_.up()) node_.call({"show", claim.place, words}, {});
 }
@@ -171,19 +171,25 @@ void RedisBackend::resync(Claim& claim, const redis::Record* record) {
     if (old) node_.call({"release", claim.place}, {});
     send(claim);  // It tells what became of it.
     if (!claim.shown.empty()) node_.call({"show", claim.place, claim.shown}, {});
+    // It was granted already; the answer says what it is now.
+    const bool done =
+        record != nullptr && record->held && !record->wanted && record->op == claim.ask->op;
+    if (done) return;
   } else if (record != nullptr && record->wanted) {
     node_.call({"cancel", claim.place, std::to_string(record->op)}, {});
   }
   if (!claim.held) return;
   const bool has = record != nullptr && record->held && covers(*record->held, claim.told) &&
-                   (record->slots != 0) == (claim.slots.count != 0) &&
-                   record->slots >= claim.slots.count;
+                   (record->held == Mode::kEX || record->slots >= claim.slots.count) &&
+                   (claim.slots.count != 0 || record->slots == 0);
   if (!has && claim.id == ClaimId::kNone) return erase(claim);
   if (!has && !node_.grace()) {
     return lose(claim, "redis: " + server_ + " has lost it, as after a restart or a failover");
   }
   if (!has) return resume(claim);
   claim.held = record->held;
+  // Granted to somebody who has not waited for it.
+  if (!claim.ask && record->slots > claim.slots.count) give_back(claim);
   node_.call({"show", claim.place, claim.shown}, {});
 }
 
@@ -231,6 +237,12 @@ void RedisBackend::expired(const std::string& why) {
 }
 
 void RedisBackend::told(const std::vector<std::string_view>& parts) {
+  if (parts.size() == 2 && parts[0] == "free") {
+    const auto found = claims_.find(std::string(parts[1]));
+    if (found == claims_.end() || !std::exchange(found->second.wanted, false)) return;
+    if (!std::exchange(found->second.told_wanted, false)) return;
+    return events_->uncontended(found->second.id);
+  }
   if (parts.size() == 2 && parts[0] == "wanted") {
     const std::string place(parts[1]);
     const auto found = claims_.find(place);

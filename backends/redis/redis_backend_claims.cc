@@ -88,9 +88,10 @@ void RedisBackend::take(Claim& claim, Mode mode) {
 
 // A call that never fails: to hold less is always granted.
 void RedisBackend::give_back(Claim& claim) {
-  if (!claim.held || *claim.held == claim.told || !node_.up()) return;
+  if (!claim.held || !node_.up()) return;
   node_.call({"acquire", claim.place, redis::mode_words(claim.told, claim.slots), "1",
-              std::to_string(++last_op_), "0", "0"},
+              std::to_string(++last_op_), std::to_string(claim.slots.count),
+              std::to_string(claim.slots.size)},
              {});
   claim.held = claim.told;
   claim.tokens = {};
@@ -98,7 +99,7 @@ void RedisBackend::give_back(Claim& claim) {
 
 void RedisBackend::send(Claim& claim) {
   Ask& ask = *claim.ask;
-  if (!ask.sent) give_back(claim);
+  if (!ask.sent && claim.held != claim.told) give_back(claim);
   ask.sent = true;
   loop_.timers.cancel(std::exchange(ask.patience, TimerId::kNone));
   node_.call(
@@ -197,7 +198,7 @@ void RedisBackend::release(ClaimId id) {
 void RedisBackend::hint(Claim& claim) {
   claim.wanted = true;
   if (claim.id == ClaimId::kNone) return drop(claim);
-  if (!claim.ask) give_back(claim);
+  if (!claim.ask && claim.held != claim.told) give_back(claim);
   if (claim.shown.empty()) show(claim, "host=" + quoted_value(host_name()));
   if (std::exchange(claim.told_wanted, true)) return;
   outlet_->post([this, id = claim.id] {

@@ -125,8 +125,9 @@ TEST_F(GoDlm, AHolderIsToldBeforeItsKeyEnds) {
   network.part(true);
   bool told = false;
   EXPECT_TRUE(eventually([&] {
+    const bool gone = server_->command({"EXISTS", "test/far"}) == "0";
     told = told || write_command(fd, "renew") == ESTALE;
-    return server_->command({"EXISTS", "test/far"}) == "0";
+    return gone;
   }));
   EXPECT_TRUE(told);
   network.part(false);

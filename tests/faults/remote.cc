@@ -25,6 +25,7 @@ class RedisRemote final : public Remote {
   }
   double lease() const override { return lease_; }
   bool survives_restart() const override { return true; }
+  bool notices_silence() const override { return true; }
   bool sees_others() const override { return true; }
   void signal(int number) override { server_.signal(number); }
   void kill() override { server_.kill(); }
@@ -45,6 +46,7 @@ class ElockRemote final : public Remote {
   }
   double lease() const override { return lease_; }
   bool survives_restart() const override { return false; }
+  bool notices_silence() const override { return false; }
   bool sees_others() const override { return false; }
   void signal(int number) override { server_.signal(number); }
   void kill() override { server_.kill(); }

@@ -24,6 +24,8 @@ class Remote {
   virtual void signal(int number) = 0;
   /// Whether holders keep what they hold when the server has lost its data.
   virtual bool survives_restart() const = 0;
+  /// Whether who says nothing for a lease has nothing, though its connection is there.
+  virtual bool notices_silence() const = 0;
   /// Whether a mount sees who waits on another.
   virtual bool sees_others() const = 0;
   /// Ends the server at once, and starts it again; its data may be lost.

@@ -19,6 +19,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr double kAtOnce = 1.5;  // A second, and what a busy machine adds.
+
 double since(Clock::time_point then) {
   return std::chrono::duration<double>(Clock::now() - then).count();
 }
@@ -39,7 +41,7 @@ class RemoteFaults : public RemoteTest {
     if (worked) return testing::AssertionSuccess();
     return testing::AssertionFailure() << "errno " << result << "\n" << node(i).log();
   }
-  double takeover() { return remote().lease() * 1.6; }
+  double takeover() { return remote().lease() * 1.9; }
 
  private:
   int count_ = 0;
@@ -84,7 +86,8 @@ TEST_P(RemoteFaults, AHolderIsToldBeforeAnybodyElseIsGranted) {
   EXPECT_TRUE(state.revents & POLLERR);
   const auto told = Clock::now();
   EXPECT_TRUE(is_lost(held));
-  EXPECT_THAT(own(held, "this.error"), testing::HasSubstr("lease"));
+  EXPECT_THAT(own(held, "this.error"), testing::HasSubstr("did not answer"));
+  if (!remote().notices_silence()) return;
   ASSERT_TRUE(eventually([&] { return granted->load() != Clock::time_point(); }, takeover()));
   EXPECT_LT(told, granted->load());
   EXPECT_LT(std::chrono::duration<double>(granted->load() - parted).count(), takeover());
@@ -109,13 +112,13 @@ TEST_P(RemoteFaults, WithTheServerGoneEveryOpenAnswersWithinASecondAndWhatIsHeld
   remote().kill();
   const auto begin = Clock::now();
   int opens = 0;
-  while (since(begin) < remote().lease() * 0.7) {
+  while (since(begin) < remote().lease() * 0.5) {
     const auto asked = Clock::now();
     const int fd =
         open(lock(0, "new" + std::to_string(++opens)).c_str(), O_RDWR | O_CREAT | O_EXCL, 0666);
     const int result = fd < 0 ? errno : 0;
     if (fd >= 0) close(fd);
-    EXPECT_LT(since(asked), 1.1);
+    EXPECT_LT(since(asked), kAtOnce);
     ASSERT_EQ(result, EHOSTUNREACH);
     const int local = open_lock(0, "local");
     EXPECT_EQ(write_command(local, "PR try"), 0);
@@ -127,7 +130,7 @@ TEST_P(RemoteFaults, WithTheServerGoneEveryOpenAnswersWithinASecondAndWhatIsHeld
   EXPECT_TRUE(eventually([&] { return is_lost(held); }, takeover()));
   const auto asked = Clock::now();
   EXPECT_EQ(write_command(waits, "EX"), EHOSTUNREACH);
-  EXPECT_LT(since(asked), 1.1);
+  EXPECT_LT(since(asked), kAtOnce);
   remote().start();
   EXPECT_TRUE(works(0, 15));
   EXPECT_TRUE(works(1, 15));
@@ -172,6 +175,7 @@ TEST_P(RemoteFaults, AConnectionMayBeCutInEveryState) {
 }
 
 TEST_P(RemoteFaults, AFrozenMountHoldsNothingWhenItWakes) {
+  if (!remote().notices_silence()) GTEST_SKIP() << "its connection lives, and so its locks";
   const int held = holder(0, "frozen");
   kill(node(0).daemon(), SIGSTOP);
   const int next = open_lock(1, "frozen");
@@ -190,7 +194,7 @@ TEST_P(RemoteFaults, AFrozenServerIsAnUnreachableOne) {
   remote().signal(SIGSTOP);
   const auto asked = Clock::now();
   EXPECT_EQ(exclusive(1, "other"), EHOSTUNREACH);
-  EXPECT_LT(since(asked), 1.1);
+  EXPECT_LT(since(asked), kAtOnce);
   EXPECT_TRUE(eventually([&] { return is_lost(held); }, takeover()));
   remote().signal(SIGCONT);
   EXPECT_TRUE(works(0));

@@ -57,7 +57,7 @@ class RemoteWorker {
 
  private:
   unsigned below(unsigned n) { return static_cast<unsigned>(random_() % n); }
-  Take any_mode() { return static_cast<Take>(1 + below(5)); }
+  Take any_mode() { return static_cast<Take>(1 + below(6)); }
 
   void once() {
     ++notes_.operations;
