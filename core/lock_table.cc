@@ -266,9 +266,12 @@ void LockTable::undo(OwnerId id) {
   Owner* owner = owners_.find(id);
   if (owner == nullptr || !owner->holding) return;
   // The claim may cover no more than what is held, and others may have come in beside it.
-  const bool other_kind = owner->before.is_slot() != owner->held.is_slot();
-  if (!owner->before.above_null() || !covers(owner->held.mode, owner->before.mode) ||
-      (other_kind && owner->held.mode != Mode::kEX) || !owner->lock->fits(*owner, owner->before)) {
+  // Of slots and modes only EX, towards others, covers both.
+  const bool other_kind = owner->lock->space->backend->traits().other_nodes &&
+                          owner->before.is_slot() != owner->held.is_slot() &&
+                          owner->held.mode != Mode::kEX;
+  if (!owner->before.above_null() || !covers(owner->held.mode, owner->before.mode) || other_kind ||
+      !owner->lock->fits(*owner, owner->before)) {
     return release(id);
   }
   const Delivery delivery(*this);
