@@ -131,6 +131,7 @@ struct Claim {
   bool undescribed = false;        ///< The backend is yet to be told who holds.
   bool contended = false;          ///< Another node waits for it.
   uint32_t turns = 0;              ///< So many more are granted under it when it is contended.
+  bool stood_back = false;         ///< A timer lets newcomers go on after a while.
   LockErrc error = LockErrc::kOk;  ///< Of the last acquire.
   OwnerId asked_for = OwnerId::kNone;
   TokenBlock tokens;

@@ -115,6 +115,9 @@ class LockTable final : public ClaimEvents {
   /// When another node waits for a claim, so many more are granted under it here before newcomers
   /// stand back until it was given up: a hand-over between nodes costs several within one.
   static constexpr uint32_t kLocalTurns = 8;
+  /// As long as that somebody here holds on, newcomers stand back so long, and then as many go on:
+  /// the other node may have given up, and not every backend says so.
+  static constexpr Duration kStandBack = std::chrono::milliseconds(500);
 
   void write_lvb(Lock& lock, std::string_view value);
 
@@ -182,6 +185,7 @@ class LockTable final : public ClaimEvents {
   Claim& claim_of(Lock& lock);
   void anchor(Lock& lock);
   bool yields(const Lock& lock, const Owner& owner) const;
+  void stand_back(Claim& claim);
   bool asks_patiently(const Lock& lock) const;
   bool refuse_impatient(Lock& lock);
   void collect(Lock& lock);

@@ -90,7 +90,10 @@ std::optional<LockErrc> LockTable::claim_for(Lock& lock, Owner& owner, const Req
            (!takes_token || claim.tokens.next < claim.tokens.end);
   };
   if (yields(lock, owner)) {
-    if (lock.needed(nullptr, {}) != Mode::kNL) return std::nullopt;
+    if (lock.needed(nullptr, {}) != Mode::kNL) {
+      stand_back(*lock.claim);
+      return std::nullopt;
+    }
     give_up(lock);
   }
   const auto take_turn = [](Claim& claim) {
@@ -221,6 +224,18 @@ void LockTable::uncontended(ClaimId id) {
   const Delivery delivery(*this);
   note_change(*claim->lock);
   advance(*claim->lock);  // Newcomers that stood back.
+}
+
+void LockTable::stand_back(Claim& claim) {
+  if (std::exchange(claim.stood_back, true)) return;
+  timers_.schedule(timers_.now() + kStandBack, [this, id = claim.id] {
+    Claim* again = claims_.find(id);
+    if (again == nullptr) return;
+    again->stood_back = false;
+    again->turns = kLocalTurns;
+    const Delivery delivery(*this);
+    advance(*again->lock);
+  });
 }
 
 // Must a newcomer stand back, so that the claim is given up when those that hold it end?

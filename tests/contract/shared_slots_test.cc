@@ -44,6 +44,21 @@ TEST_P(SharedSlots, AreGivenOutToTheSizeWhoeverHasThem) {
   EXPECT_TRUE(sees([&] { return shown(1, "three", "mode") == "SLOT"; }));
 }
 
+// What another node wanted once, and wants no more, keeps nobody here from the rest.
+TEST_P(SharedSlots, GoOnWhenAnotherNodeHasGivenUp) {
+  if (!world().separate_nodes()) GTEST_SKIP() << "one mount has no other";
+  ASSERT_GT(slot(0, "rest"), 0);
+  const int there[] = {slot(1, "rest"), slot(1, "rest")};
+  Child late([path = lock(1, "rest")] { return ask(path, "SLOT size=3 timeout=100ms"); });
+  EXPECT_EQ(end_of(late), ETIMEDOUT);
+  for (const int fd : there) ASSERT_EQ(write_command(fd, "UN"), 0);
+  for (int i = 0; i < 20; ++i) {
+    const int fd = slot(0, "rest", "timeout=5s");
+    ASSERT_GT(fd, 0) << "at " << i;
+    ASSERT_EQ(write_command(fd, "UN"), 0);
+  }
+}
+
 TEST_P(SharedSlots, OfAnotherSizeAreInvalidWhileTheyAreInUse) {
   const int fd = slot(0, "size");
   ASSERT_GT(fd, 0);

@@ -309,5 +309,16 @@ TEST_P(SharedWaits, WhoPollsIsToldThatAnotherNodeHasLetGo) {
   EXPECT_EQ(releases.wait(), 0);
 }
 
+// A waiter of another node that has given up keeps nobody here waiting.
+TEST_P(SharedWaits, ReadersGoOnWhenAWriterOfTheOtherNodeHasGivenUp) {
+  const int holder = open_lock(0, "given up");
+  ASSERT_EQ(write_command(holder, "PR"), 0);
+  Child writer([path = lock(1, "given up")] { return ask(path, "EX timeout=100ms"); });
+  EXPECT_EQ(end_of(writer), ETIMEDOUT);
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(ask(lock(0, "given up"), "PR timeout=5s"), 0) << "at " << i;
+  }
+}
+
 }  // namespace
 }  // namespace lockfs::test
