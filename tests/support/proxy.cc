@@ -83,9 +83,8 @@ void Proxy::say(const std::string& text) {
 }
 
 void Proxy::reset(Pair& pair) {
-  const linger hard{1, 0};
   for (Side* side : {&pair.client, &pair.server}) {
-    setsockopt(side->fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
+    shutdown(side->fd, SHUT_RDWR);  // Forked children have it as well.
     close(side->fd);
   }
 }
