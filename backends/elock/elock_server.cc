@@ -183,12 +183,12 @@ void Server::lock(Client& client, const Words& words) {
   if (session.held.contains(key)) return client.say("200 Acquired");
   const OwnerId owner = table_.open(space_, key, {});
   client.wanted = key;
+  client.waits_for = owner;
+  waiting_[owner] = &client;
   const auto result = table_.request(owner, request, {});
-  if (!result) {
-    client.waits_for = owner;
-    waiting_[owner] = &client;
-    return;
-  }
+  if (!result) return;  // answered() tells, or has told.
+  waiting_.erase(owner);
+  client.waits_for = OwnerId::kNone;
   if (*result == LockErrc::kOk) {
     session.held[key] = owner;
     return client.say("200 Acquired");
