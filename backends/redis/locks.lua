@@ -12,8 +12,9 @@
 -- keeps its lock, or has had it for a moment. Told by publish/subscribe, parts divided by NUL:
 --   P:to:NODE        granted OP MODE LAST CONTENDED | refused OP | wanted PLACE
 --                    | free PLACE (nobody wants it any more) | beat
---   P:shown          VERSION PLACE PIN [NODE HELD WANTED WORDS]...: all that is shown of a lock
-local prefix, node, link, verb = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+--   P:DATABASE:shown VERSION PLACE PIN [NODE HELD WANTED WORDS]...: all that is shown of a lock
+-- Channels are of the whole server, so those of each DATABASE have its number.
+local prefix, node, link, database, verb = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local NONE, NL, PW, EX, SLOT = -1, 0, 4, 5, 6
 local TOKENS = 1000
 local FORMAT = '1'
@@ -117,7 +118,7 @@ end
 
 local function tell(lock)
   local version = redis.call('INCR', key('version'))
-  redis.call('PUBLISH', key('shown'), version .. '\0' .. message(lock, picture(lock)))
+  redis.call('PUBLISH', key(database, 'shown'), version .. '\0' .. message(lock, picture(lock)))
 end
 
 local function tell_node(who, ...) redis.call('PUBLISH', key('to', who), table.concat({ ... }, '\0')) end
@@ -499,4 +500,4 @@ local member = redis.call('HGET', key('nodes'), node)
 local _, current = parts_of(member or '')
 -- What an ended connection sent, or a node that is buried: nothing of it counts any more.
 if verb ~= 'hello' and current ~= link then return { 'stale' } end
-return verbs[verb](unpack(ARGV, 5))
+return verbs[verb](unpack(ARGV, 6))

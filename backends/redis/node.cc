@@ -137,10 +137,11 @@ void Node::opened(Connection& connection) {
     // Its answers are messages, as all that follows on this connection.
     expect(connection, {"PING"}, [this](const redisReply& /*pong*/) {
       const std::string base = url_.prefix + ":";
-      subscription_.send({"SUBSCRIBE", base + "to:" + id_, base + "shown"},
-                         [this](const redisReply* answer) {
-                           if (answer != nullptr) pushed(subscription_, *answer);
-                         });
+      subscription_.send(
+          {"SUBSCRIBE", base + "to:" + id_, base + std::to_string(url_.database) + ":shown"},
+          [this](const redisReply* answer) {
+            if (answer != nullptr) pushed(subscription_, *answer);
+          });
     });
     return;
   }
@@ -185,7 +186,13 @@ void Node::pushed(Connection& /*connection*/, const redisReply& message) {
 
 void Node::evaluate(const Connection::Words& verb, Connection::Done done) {
   if (commands_.unanswered() == 0) asked_at_ = Clock::now();
-  Connection::Words command = {"EVALSHA", script_, "0", url_.prefix, id_, std::to_string(link_)};
+  Connection::Words command = {"EVALSHA",
+                               script_,
+                               "0",
+                               url_.prefix,
+                               id_,
+                               std::to_string(link_),
+                               std::to_string(url_.database)};
   command.insert(command.end(), verb.begin(), verb.end());
   commands_.send(command, [this, done = std::move(done)](const redisReply* answer) {
     asked_at_ = Clock::now();

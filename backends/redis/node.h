@@ -37,7 +37,7 @@ class NodeEvents {
   virtual void expired(const std::string& why) = 0;
   /// The parts of a message to this node (locks.lua: P:to:NODE).
   virtual void told(const std::vector<std::string_view>& parts) = 0;
-  /// The parts of a message to all (locks.lua: P:shown).
+  /// The parts of a message to all (locks.lua: P:DATABASE:shown).
   virtual void shown(const std::vector<std::string_view>& parts) = 0;
   /// Locks are granted again: see Node::grace().
   virtual void grace_ended() = 0;

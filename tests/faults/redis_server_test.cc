@@ -83,6 +83,16 @@ TEST_F(RedisBackendTest, EachDatabaseIsItsOwn) {
   const RedisServer server;
   server.is_known();
   EXPECT_FALSE(share(tcp(server, "/3?lease=500ms"), tcp(server, "/0")));
+  {
+    // Messages are of the whole server: what is shown in one database is not in another.
+    const Mount three({}, tcp(server, "/3"));
+    const Mount zero({}, tcp(server, "/0"));
+    const int fd = open_lock(three, "shown");
+    ASSERT_EQ(write_command(fd, "EX timeout=5s note=three"), 0);
+    const Mount also_three({}, tcp(server, "/3"));
+    ASSERT_TRUE(eventually([&] { return access(also_three.lock("shown").c_str(), F_OK) == 0; }));
+    EXPECT_EQ(exclusive(zero, "shown"), 0);
+  }
   EXPECT_TRUE(share(tcp(server, "/3"), "redis+unix://" + server.socket() + "?db=3"));
 }
 
