@@ -222,7 +222,7 @@ constexpr std::array kRows = {Row{"memory", check_memory, make_memory},
                               Row{kRedis, check_redis<kRedis>, make_redis<kRedis>},
                               Row{kRedisTls, check_redis<kRedisTls>, make_redis<kRedisTls>},
                               Row{kRedisUnix, check_redis<kRedisUnix>, make_redis<kRedisUnix>},
-    Row{"elock", check_elock, make_elock}};
+                              Row{"elock", check_elock, make_elock}};
 
 const Row* row_of(std::string_view url) {
   const size_t colon = url.find(':');

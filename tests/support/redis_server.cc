@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <hiredis/hiredis.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -66,6 +67,7 @@ void RedisServer::start() {
   words.insert(words.end(), own.begin(), own.end());
   words.insert(words.end(), options_.begin(), options_.end());
   process_ = std::make_unique<Child>([&words] {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);  // A test that is killed leaves no server.
     std::vector<char*> argv;
     for (std::string& word : words) argv.push_back(word.data());
     argv.push_back(nullptr);
