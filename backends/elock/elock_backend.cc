@@ -40,19 +40,12 @@ std::string key_of(std::string_view lockspace, std::string_view name) {
 }  // namespace
 
 ElockBackend::ElockBackend(EventLoop& loop, const elock::Url& url)
-    : loop_(loop),
+    : BlindEngine("elock"),
+      loop_(loop),
       url_(url),
       id_(new_id()),
       outlet_(std::make_shared<Outlet>(loop)),
-      stream_(loop, *this) {
-  traits_.name = "elock";
-  traits_.shared_modes = false;
-  traits_.fifo = false;
-  traits_.slots = false;
-  traits_.sees_other_nodes = false;
-  traits_.other_nodes = true;
-  traits_.value_block = false;
-}
+      stream_(loop, *this) {}
 
 // Nothing but unlocks are sent in a row, which no server minds.
 ElockBackend::~ElockBackend() {
@@ -259,23 +252,6 @@ void ElockBackend::tick() {
   send("conn_id", [this, now](int code) {
     if (code == kAcquired) lease_end_ = now + url_.timeout - url_.timeout / kMargin;
   });
-}
-
-void ElockBackend::inspect(QueryId query, std::string_view lockspace, std::string_view name) {
-  events_->answered(query, LockErrc::kOk, pins_.of(lockspace, name));
-}
-
-void ElockBackend::list(QueryId query, std::string_view lockspace) {
-  events_->answered(query, LockErrc::kOk, pins_.all(lockspace));
-}
-
-void ElockBackend::pin(QueryId query, std::string_view lockspace, std::string_view name,
-                       const Pin& pin, bool fresh) {
-  events_->answered(query, pins_.pin(lockspace, name, pin, fresh), {});
-}
-
-void ElockBackend::unpin(QueryId query, std::string_view lockspace, std::string_view name) {
-  events_->answered(query, pins_.unpin(lockspace, name), {});
 }
 
 }  // namespace lockfs

@@ -9,10 +9,10 @@
 #include <string_view>
 #include <unordered_map>
 
+#include "backends/blind_engine.h"
 #include "backends/elock/elock_url.h"
 #include "backends/net/stream.h"
 #include "backends/outlet.h"
-#include "backends/own_pins.h"
 #include "core/event_loop.h"
 #include "core/lock_backend.h"
 
@@ -22,7 +22,7 @@ namespace lockfs {
 /// time, and what is not free is asked for again and again: what the original does with a queue, or
 /// with requests in a row, may free a lock that somebody holds. Exclusive only, for other mounts;
 /// others are not seen. All on the loop.
-class ElockBackend final : public LockBackend, private net::Stream::Events {
+class ElockBackend final : public BlindEngine, private net::Stream::Events {
  public:
   /// How often is asked again for what somebody waits for.
   static constexpr auto kRetry = std::chrono::milliseconds(100);
@@ -36,19 +36,11 @@ class ElockBackend final : public LockBackend, private net::Stream::Events {
   ElockBackend(const ElockBackend&) = delete;
   ElockBackend& operator=(const ElockBackend&) = delete;
 
-  const LockTraits& traits() const override { return traits_; }
   void start(ClaimEvents& events) override;
   void acquire(ClaimId claim, std::string_view lockspace, std::string_view name, Mode mode,
                bool now) override;
   void cancel(ClaimId claim) override;
   void release(ClaimId claim) override;
-  void describe(ClaimId /*claim*/, const Presence& /*who*/) override {}
-  void inspect(QueryId query, std::string_view lockspace, std::string_view name) override;
-  void list(QueryId query, std::string_view lockspace) override;
-  /// Pins are this mount's own.
-  void pin(QueryId query, std::string_view lockspace, std::string_view name, const Pin& pin,
-           bool fresh) override;
-  void unpin(QueryId query, std::string_view lockspace, std::string_view name) override;
 
  private:
   struct Claim {
@@ -86,10 +78,7 @@ class ElockBackend final : public LockBackend, private net::Stream::Events {
 
   EventLoop& loop_;
   elock::Url url_;
-  LockTraits traits_;
-  ClaimEvents* events_ = nullptr;
   std::unordered_map<ClaimId, Claim> claims_;
-  OwnPins pins_;
   std::set<std::string> given_up_;  ///< Keys that the server may have for us still.
   uint64_t last_token_ = 0;
   std::string id_;  ///< By which the server knows us again.

@@ -4,9 +4,10 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
-#include <charconv>
 #include <random>
 #include <utility>
+
+#include "backends/redis/parts.h"
 
 namespace lockfs {
 namespace {
@@ -53,19 +54,12 @@ std::string random_words() {
 }  // namespace
 
 GoDlmBackend::GoDlmBackend(EventLoop& loop, const redis::Url& url)
-    : loop_(loop),
+    : BlindEngine("redis"),
+      loop_(loop),
       url_(url),
       identity_(random_words()),
       outlet_(std::make_shared<Outlet>(loop)),
-      connection_(loop, *this) {
-  traits_.name = "redis";
-  traits_.shared_modes = false;
-  traits_.fifo = false;
-  traits_.slots = false;
-  traits_.sees_other_nodes = false;
-  traits_.other_nodes = true;
-  traits_.value_block = false;
-}
+      connection_(loop, *this) {}
 
 GoDlmBackend::~GoDlmBackend() {
   outlet_->close();
@@ -106,9 +100,8 @@ void GoDlmBackend::opened(redis::Connection& /*connection*/) {
   const auto checked = [this](const redisReply* answer) {
     if (redis::is_error(answer)) down(std::string(redis::text_of(answer)));
   };
-  if (!url_.password.empty() && url_.user.empty())
-    connection_.send({"AUTH", url_.password}, checked);
-  if (!url_.user.empty()) connection_.send({"AUTH", url_.user, url_.password}, checked);
+  const redis::Connection::Words login = redis::login_of(url_);
+  if (!login.empty()) connection_.send(login, checked);
   if (url_.database != 0) connection_.send({"SELECT", std::to_string(url_.database)}, checked);
   connection_.send({"PING"}, [this](const redisReply* answer) {
     if (answer == nullptr) return;
@@ -196,8 +189,7 @@ void GoDlmBackend::answered(ClaimId id, const std::string& token, TimePoint sent
   claim.held = true;
   claim.lease_end = lease_end;
   if (!std::exchange(claim.pending, false)) return;
-  uint64_t number = 0;
-  std::from_chars(text.data(), text.data() + text.size(), number);
+  const auto number = redis::number_in<uint64_t>(text);
   events_->granted(id, claim.asked, {number, number + 1});
 }
 
@@ -220,7 +212,7 @@ void GoDlmBackend::cancel(ClaimId id) {
   outlet_->post([this, id] { fail(id, LockErrc::kInterrupted); });
 }
 
-// Without a connection the key ends with its lease.
+// Without a connection its key is deleted later, or ends with its lease.
 void GoDlmBackend::release(ClaimId id) {
   const auto found = claims_.find(id);
   if (found == claims_.end()) return;
@@ -286,23 +278,6 @@ void GoDlmBackend::renew() {
     };
     evaluate(kRenew, keys, words, renewed);
   }
-}
-
-void GoDlmBackend::inspect(QueryId query, std::string_view lockspace, std::string_view name) {
-  events_->answered(query, LockErrc::kOk, pins_.of(lockspace, name));
-}
-
-void GoDlmBackend::list(QueryId query, std::string_view lockspace) {
-  events_->answered(query, LockErrc::kOk, pins_.all(lockspace));
-}
-
-void GoDlmBackend::pin(QueryId query, std::string_view lockspace, std::string_view name,
-                       const Pin& pin, bool fresh) {
-  events_->answered(query, pins_.pin(lockspace, name, pin, fresh), {});
-}
-
-void GoDlmBackend::unpin(QueryId query, std::string_view lockspace, std::string_view name) {
-  events_->answered(query, pins_.unpin(lockspace, name), {});
 }
 
 }  // namespace lockfs

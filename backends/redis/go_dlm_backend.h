@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "backends/blind_engine.h"
 #include "backends/outlet.h"
-#include "backends/own_pins.h"
 #include "backends/redis/connection.h"
 #include "backends/redis/redis_url.h"
 #include "core/event_loop.h"
@@ -20,7 +20,7 @@ namespace lockfs {
 /// github.com/MEDIGO/go-dlm and many others do. Exclusive only, for other mounts; nobody queues:
 /// who waits tries again and again, as they do. What a mount holds is renewed at a third of its
 /// lease. The keys are the server's to end, by its clock. All on the loop.
-class GoDlmBackend final : public LockBackend, private redis::Connection::Events {
+class GoDlmBackend final : public BlindEngine, private redis::Connection::Events {
  public:
   /// How often is tried again while something waits; go-dlm itself waits 5 s.
   static constexpr auto kRetry = std::chrono::milliseconds(100);
@@ -33,20 +33,11 @@ class GoDlmBackend final : public LockBackend, private redis::Connection::Events
   GoDlmBackend(const GoDlmBackend&) = delete;
   GoDlmBackend& operator=(const GoDlmBackend&) = delete;
 
-  const LockTraits& traits() const override { return traits_; }
   void start(ClaimEvents& events) override;
   void acquire(ClaimId claim, std::string_view lockspace, std::string_view name, Mode mode,
                bool now) override;
   void cancel(ClaimId claim) override;
   void release(ClaimId claim) override;
-  void describe(ClaimId /*claim*/, const Presence& /*who*/) override {}
-  /// Others are not seen: it would cost each lookup a round trip. To acquire tells.
-  void inspect(QueryId query, std::string_view lockspace, std::string_view name) override;
-  void list(QueryId query, std::string_view lockspace) override;
-  /// Pins are this mount's own.
-  void pin(QueryId query, std::string_view lockspace, std::string_view name, const Pin& pin,
-           bool fresh) override;
-  void unpin(QueryId query, std::string_view lockspace, std::string_view name) override;
 
  private:
   struct Claim {
@@ -81,10 +72,7 @@ class GoDlmBackend final : public LockBackend, private redis::Connection::Events
 
   EventLoop& loop_;
   redis::Url url_;
-  LockTraits traits_;
-  ClaimEvents* events_ = nullptr;
   std::unordered_map<ClaimId, Claim> claims_;
-  OwnPins pins_;
   std::vector<std::pair<std::string, std::string>> given_up_;  ///< Keys to delete, with values.
   uint64_t last_token_ = 0;
   std::string identity_;  ///< Random: no two mounts have the same.

@@ -124,11 +124,8 @@ void Node::expect(Connection& connection, const Connection::Words& command,
 }
 
 void Node::log_in(Connection& connection) {
-  if (url_.password.empty()) return;
-  Connection::Words command = {"AUTH"};
-  if (!url_.user.empty()) command.push_back(url_.user);
-  command.push_back(url_.password);
-  expect(connection, command, {});
+  const Connection::Words login = login_of(url_);
+  if (!login.empty()) expect(connection, login, {});
 }
 
 void Node::opened(Connection& connection) {
@@ -221,7 +218,6 @@ void Node::greeted(const redisReply& answer, TimePoint sent) {
   const Answer parts = texts_of(&answer);
   if (parts.size() < 2) return refuse("it answers what lockfs does not understand");
   stage_ = Stage::kUp;
-  refused_ = false;
   trouble_.clear();
   backoff_ = Duration::zero();
   if (!logged_.empty()) spdlog::info("redis: {} is there again", url_.server.words());

@@ -84,6 +84,12 @@ std::string set_option(Url& url, const std::string& key, const std::string& valu
 
 }  // namespace
 
+std::vector<std::string> login_of(const Url& url) {
+  if (url.password.empty()) return {};
+  if (url.user.empty()) return {"AUTH", url.password};
+  return {"AUTH", url.user, url.password};
+}
+
 tl::expected<Url, std::string> parse_url(std::string_view scheme, std::string_view rest) {
   const auto fail = [&](const std::string& words) {
     return tl::make_unexpected(std::string(scheme) + ": " + words);

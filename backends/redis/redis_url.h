@@ -3,6 +3,7 @@
 #include <string>
 #include <string_view>
 #include <tl/expected.hpp>
+#include <vector>
 
 #include "backends/net/stream.h"
 #include "core/timer_queue.h"
@@ -26,6 +27,9 @@ struct Url {
   std::string prefix = "lockfs";  ///< Of all keys; of go-dlm's, its namespace.
   Duration lease = std::chrono::seconds(10);
 };
+
+/// The AUTH command of a URL; empty where it names no password.
+std::vector<std::string> login_of(const Url& url);
 
 /// Of `scheme` (redis, rediss, redis+unix) and what stands behind its colon; else what is wrong.
 /// Reads the password where `password-file` tells.

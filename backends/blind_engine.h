@@ -43,4 +43,41 @@ class OwnPins {
   std::map<std::pair<std::string, std::string>, Pin> pins_;
 };
 
+/// What is common to engines that know exclusive locks alone, do not queue fairly and show nobody:
+/// others are met by asking for a lock, and pins are the mount's own.
+class BlindEngine : public LockBackend {
+ public:
+  explicit BlindEngine(const char* name) {
+    traits_.name = name;
+    traits_.shared_modes = false;
+    traits_.fifo = false;
+    traits_.slots = false;
+    traits_.sees_other_nodes = false;
+    traits_.other_nodes = true;
+    traits_.value_block = false;
+  }
+  const LockTraits& traits() const final { return traits_; }
+  void describe(ClaimId /*claim*/, const Presence& /*who*/) final {}
+  void inspect(QueryId query, std::string_view lockspace, std::string_view name) final {
+    events_->answered(query, LockErrc::kOk, pins_.of(lockspace, name));
+  }
+  void list(QueryId query, std::string_view lockspace) final {
+    events_->answered(query, LockErrc::kOk, pins_.all(lockspace));
+  }
+  void pin(QueryId query, std::string_view lockspace, std::string_view name, const Pin& pin,
+           bool fresh) final {
+    events_->answered(query, pins_.pin(lockspace, name, pin, fresh), {});
+  }
+  void unpin(QueryId query, std::string_view lockspace, std::string_view name) final {
+    events_->answered(query, pins_.unpin(lockspace, name), {});
+  }
+
+ protected:
+  ClaimEvents* events_ = nullptr;
+
+ private:
+  LockTraits traits_;
+  OwnPins pins_;
+};
+
 }  // namespace lockfs
