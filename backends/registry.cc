@@ -13,6 +13,10 @@
 #include "backends/elock/elock_backend.h"
 #include "backends/elock/elock_url.h"
 #endif
+#ifdef LOCKFS_ETCD
+#include "backends/etcd/etcd_backend.h"
+#include "backends/etcd/etcd_url.h"
+#endif
 #include "backends/file/file_backend.h"
 #include "backends/libpod/libpod_backend.h"
 #include "backends/memory.h"
@@ -206,6 +210,28 @@ Made make_elock(std::string_view rest, EventLoop& /*loop*/) {
   return tl::make_unexpected(*check_elock(rest));
 }
 #endif
+#ifdef LOCKFS_ETCD
+template <const char* scheme>
+Wrong check_etcd(std::string_view rest) {
+  const auto url = etcd::parse_url(scheme, rest);
+  return url ? std::nullopt : Wrong(url.error());
+}
+template <const char* scheme>
+Made make_etcd(std::string_view rest, EventLoop& loop) {
+  return std::make_unique<EtcdBackend>(loop, *etcd::parse_url(scheme, rest));
+}
+#else
+template <const char* scheme>
+Wrong check_etcd(std::string_view /*rest*/) {
+  return std::string(scheme) + ": this lockfs was built without gRPC";
+}
+template <const char* scheme>
+Made make_etcd(std::string_view /*rest*/, EventLoop& /*loop*/) {
+  return tl::make_unexpected(*check_etcd<scheme>(""));
+}
+#endif
+constexpr char kEtcd[] = "etcd";             // NOLINT(*-avoid-c-arrays): a template's argument.
+constexpr char kEtcdTls[] = "etcds";         // NOLINT(*-avoid-c-arrays)
 constexpr char kRedis[] = "redis";           // NOLINT(*-avoid-c-arrays): a template's argument.
 constexpr char kRedisTls[] = "rediss";       // NOLINT(*-avoid-c-arrays)
 constexpr char kRedisUnix[] = "redis+unix";  // NOLINT(*-avoid-c-arrays)
@@ -222,6 +248,8 @@ constexpr std::array kRows = {Row{"memory", check_memory, make_memory},
                               Row{kRedis, check_redis<kRedis>, make_redis<kRedis>},
                               Row{kRedisTls, check_redis<kRedisTls>, make_redis<kRedisTls>},
                               Row{kRedisUnix, check_redis<kRedisUnix>, make_redis<kRedisUnix>},
+                              Row{kEtcd, check_etcd<kEtcd>, make_etcd<kEtcd>},
+                              Row{kEtcdTls, check_etcd<kEtcdTls>, make_etcd<kEtcdTls>},
                               Row{"elock", check_elock, make_elock}};
 
 const Row* row_of(std::string_view url) {

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: MIT
+#include "backends/etcd/etcd_backend.h"
+
+#include <spdlog/spdlog.h>
+
+#include <utility>
+
+#include "backends/key_values.h"
+
+namespace lockfs {
+namespace {
+
+constexpr auto kStartTime = std::chrono::seconds(2);
+constexpr auto kSweepTime = std::chrono::milliseconds(500);
+
+}  // namespace
+
+EtcdBackend::EtcdBackend(EventLoop& loop, const etcd::Url& url)
+    : loop_(loop),
+      cluster_(url.words()),
+      keys_(url.prefix),
+      mirror_(keys_),
+      outlet_(std::make_shared<Outlet>(loop)),
+      session_(loop, url, *this) {
+  traits_.name = "etcd";
+  traits_.contention_hints = true;
+  traits_.other_nodes = true;
+  traits_.keeps_pins = true;
+  traits_.joins = true;
+  traits_.value_block = false;
+  traits_.slots = false;
+}
+
+EtcdBackend::~EtcdBackend() {
+  outlet_->close();
+  for (auto& [at, place] : places_) end_ask(place);
+}
+
+void EtcdBackend::start(ClaimEvents& events) {
+  events_ = &events;
+  session_.start();
+}
+
+// A lockspace needs nothing; but a mount appears only when it is known whether the cluster is there.
+void EtcdBackend::join(QueryId query, std::string_view lockspace, mode_t /*mode*/) {
+  const std::string space(lockspace);
+  if (mirror_.knows(space)) return events_->answered(query, LockErrc::kOk, {});
+  loading_[space].push_back(
+      {query, [this, query] { events_->answered(query, LockErrc::kOk, {}); }, true});
+  load(space);
+  outlet_->after(kStartTime, [this, query, space] {
+    const auto waits = loading_.find(space);
+    if (waits == loading_.end()) return;
+    if (std::erase_if(waits->second, [&](const auto& q) { return q.query == query; }) == 0) return;
+    const bool refused = session_.refused();
+    if (!refused) spdlog::warn("etcd: {} is out of reach: {}", cluster_, session_.trouble());
+    events_->answered(query, refused ? LockErrc::kUnreachable : LockErrc::kOk, {});
+  });
+}
+
+void EtcdBackend::leave(QueryId query, std::string_view lockspace, bool /*force*/) {
+  const std::string space(lockspace);
+  spaces_.erase(space);
+  const int64_t watch = mirror_.watch_of(space);
+  if (session_.up() && watch != 0) {
+    session_.unwatch(watch);
+    session_.unwatch(watch + 1);
+  }
+  mirror_.forget(space);
+  events_->answered(query, LockErrc::kOk, {});
+}
+
+void EtcdBackend::describe(ClaimId id, const Presence& who) {
+  Place* place = find(id);
+  if (place == nullptr) return;
+  place->words = presence_words(who);
+  step(*place);
+}
+
+void EtcdBackend::inspect(QueryId query, std::string_view lockspace, std::string_view name) {
+  const std::string space(lockspace);
+  when_known(space, query, [this, query, space, lock = std::string(name)] {
+    events_->answered(query, LockErrc::kOk, mirror_.of(space, lock, session_.owner()));
+  });
+}
+
+void EtcdBackend::list(QueryId query, std::string_view lockspace) {
+  const std::string space(lockspace);
+  when_known(space, query, [this, query, space] {
+    events_->answered(query, LockErrc::kOk, mirror_.all(space, session_.owner()));
+  });
+}
+
+void EtcdBackend::when_known(const std::string& space, QueryId query, std::function<void()> work) {
+  if (!session_.up()) return events_->answered(query, LockErrc::kUnreachable, {});
+  if (mirror_.knows(space)) return work();
+  loading_[space].push_back({query, std::move(work), false});
+  load(space);
+}
+
+void EtcdBackend::load(const std::string& space) {
+  spaces_.insert(space);
+  if (!session_.up() || !mirror_.expect(space)) return;
+  Txn txn;
+  for (const std::string& key : {keys_.space(space), keys_.pins(space)}) {
+    auto& range = *txn.add_success()->mutable_request_range();
+    range.set_key(key);
+    range.set_range_end(etcd::Keys::end_of(key));
+  }
+  session_.transact(txn, [this, space](const Answer* answer) { loaded(space, answer); });
+}
+
+void EtcdBackend::loaded(const std::string& space, const Answer* answer) {
+  const bool good = answer != nullptr && answer->responses_size() == 2;
+  if (good && spaces_.contains(space)) {
+    const int64_t revision = answer->header().revision();
+    mirror_.load(space, answer->responses(0).response_range(),
+                 answer->responses(1).response_range(), revision);
+    const int64_t watch = mirror_.watch_of(space);
+    const std::string locks = keys_.space(space);
+    const std::string pins = keys_.pins(space);
+    session_.watch(watch, locks, etcd::Keys::end_of(locks), revision + 1);
+    session_.watch(watch + 1, pins, etcd::Keys::end_of(pins), revision + 1);
+    std::vector<std::string> places;
+    for (const auto& [at, place] : places_) {
+      if (place.space == space) places.push_back(at);
+    }
+    for (const std::string& at : places) {
+      Place* place = find(at);
+      if (place == nullptr) continue;
+      const Queue* queue = mirror_.queue(space, place->name);
+      const Entry* own = queue == nullptr ? nullptr : queue->find(session_.owner());
+      resync(*place, own == nullptr ? std::nullopt : std::optional(*own));
+    }
+    for (const std::string& name : mirror_.of_owner(space, session_.owner())) {
+      if (find(place_of(space, name)) == nullptr) suspect(space, name);
+    }
+  } else if (!good) {
+    mirror_.forget(space);
+  }
+  const auto questions = loading_.extract(space);
+  if (questions.empty()) return;
+  for (const Question& question : questions.mapped()) {
+    mirror_.knows(space) ? question.work()
+                         : events_->answered(question.query, LockErrc::kUnreachable, {});
+  }
+}
+
+void EtcdBackend::pin(QueryId query, std::string_view lockspace, std::string_view name,
+                      const Pin& pin, bool fresh) {
+  change_pin(query, lockspace, name, pin, fresh);
+}
+
+void EtcdBackend::unpin(QueryId query, std::string_view lockspace, std::string_view name) {
+  change_pin(query, lockspace, name, std::nullopt, false);
+}
+
+void EtcdBackend::change_pin(QueryId query, std::string_view lockspace, std::string_view name,
+                             const std::optional<Pin>& pin, bool fresh) {
+  if (!session_.up()) return events_->answered(query, LockErrc::kUnreachable, {});
+  const std::string key = keys_.pins(lockspace) + std::string(name);
+  Txn txn;
+  if (!pin || fresh) {
+    auto& compare = *txn.add_compare();
+    compare.set_target(etcd::wire::Compare::CREATE);
+    compare.set_result(pin ? etcd::wire::Compare::EQUAL : etcd::wire::Compare::GREATER);
+    compare.set_key(key);
+    compare.set_create_revision(0);
+  }
+  if (pin) {
+    auto& put = *txn.add_success()->mutable_request_put();
+    put.set_key(key);
+    put.set_value(etcd::pin_words(*pin));
+  } else {
+    txn.add_success()->mutable_request_delete_range()->set_key(key);
+  }
+  session_.transact(txn, [this, query, space = std::string(lockspace), lock = std::string(name),
+                          pin](const Answer* answer) {
+    if (answer == nullptr) return events_->answered(query, LockErrc::kUnreachable, {});
+    if (!answer->succeeded()) {
+      return events_->answered(query, pin ? LockErrc::kExists : LockErrc::kNotFound, {});
+    }
+    mirror_.set_pin(space, lock, pin);
+    events_->answered(query, LockErrc::kOk, {});
+  });
+}
+
+// From here on, what the session tells.
+
+void EtcdBackend::came_up() {
+  for (const std::string& space : std::set<std::string>(spaces_)) load(space);
+  for (const auto& [at, place] : places_) {
+    if (!spaces_.contains(place.space)) load(place.space);
+  }
+}
+
+void EtcdBackend::went_down(const std::string& /*why*/) {
+  mirror_.forget();
+  strays_.clear();
+  for (auto& [at, place] : places_) {
+    place.known = false;
+    place.busy = false;
+    place.missed = true;
+    place.blocker.clear();
+    // Who is in the queue stays there as long as the lease does.
+    if (place.ask && (place.ask->now || place.own.create == 0)) wait_for_cluster(place);
+  }
+  for (auto& [space, questions] : loading_) {
+    std::erase_if(questions, [this](const Question& question) {
+      if (question.joins) return false;
+      outlet_->post([this, query = question.query] {
+        events_->answered(query, LockErrc::kUnreachable, {});
+      });
+      return true;
+    });
+  }
+}
+
+// The keys of the next lease are others.
+void EtcdBackend::expired(const std::string& why) {
+  std::vector<std::pair<ClaimId, bool>> claims;
+  for (auto& [at, place] : places_) {
+    if (place.id != ClaimId::kNone) claims.emplace_back(place.id, place.held.has_value());
+    end_ask(place);
+  }
+  places_.clear();
+  by_id_.clear();
+  for (const auto& [id, held] : claims) {
+    held ? events_->lost(id, why) : events_->failed(id, LockErrc::kUnreachable);
+  }
+}
+
+void EtcdBackend::watched(const etcd::wire::WatchResponse& response) {
+  mirror_.apply(response, [this](const etcd::Mirror::Change& change) {
+    if (change.entry.owner == session_.owner()) own_changed(change);
+    Place* place = find(place_of(change.space, change.name));
+    if (place == nullptr || !place->known) return;
+    if (place->held) hint(*place);
+    place = find(place_of(change.space, change.name));
+    if (place != nullptr) step(*place);
+  });
+}
+
+// Of what we did ourselves the answer tells; else somebody else did it, or it came late.
+void EtcdBackend::own_changed(const etcd::Mirror::Change& change) {
+  Place* place = find(place_of(change.space, change.name));
+  if (place == nullptr) {
+    if (!change.gone) suspect(std::string(change.space), std::string(change.name));
+    return;
+  }
+  if (place->busy || !place->known || change.entry.mod <= place->own.mod) return;
+  resync(*place, change.gone ? std::nullopt : std::optional(change.entry));
+}
+
+void EtcdBackend::resync(Place& place, const std::optional<Entry>& own) {
+  place.known = true;
+  place.busy = false;
+  const bool same = own && own->create == place.own.create &&
+                    (!place.held || covers(own->mode, *place.held));
+  place.own = own ? *own : Entry{};
+  if (place.held && !same) {
+    return lose(place, "etcd: its key in " + cluster_ + " is gone: somebody deleted it");
+  }
+  const bool fits = place.ask && own && !own->to && own->mode == place.ask->mode;
+  if (!place.held && own && !fits) place.doomed = true;
+  step(place);
+}
+
+// A key of our lease that nobody here knows of may be one whose end is not told yet.
+void EtcdBackend::suspect(const std::string& space, const std::string& name) {
+  strays_.emplace(space, name);
+  if (std::exchange(sweeping_, true)) return;
+  outlet_->after(kSweepTime, [this] { sweep(); });
+}
+
+void EtcdBackend::sweep() {
+  sweeping_ = false;
+  for (const auto& [space, name] : std::exchange(strays_, {})) {
+    const Queue* queue = mirror_.queue(space, name);
+    const Entry* own = queue == nullptr ? nullptr : queue->find(session_.owner());
+    if (own == nullptr || find(place_of(space, name)) != nullptr) continue;
+    Place& place = places_[place_of(space, name)];
+    place.space = space;
+    place.name = name;
+    place.own = *own;
+    step(place);
+  }
+}
+
+}  // namespace lockfs
