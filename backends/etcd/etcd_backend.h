@@ -62,6 +62,7 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
     Mode mode = Mode::kNL;
     bool now = false;
     uint64_t number = 0;  ///< Never used twice.
+    TimePoint announced;  ///< When the others were told of a conversion.
     TimerId patience = TimerId::kNone;
   };
   /// One lock: what the table wants of it, and what the cluster has of us.

@@ -14,6 +14,8 @@ using etcd::wire::RangeRequest;
 constexpr auto kRetry = std::chrono::milliseconds(500);
 // When a conversion met somebody else's change: until the mirror has that, too.
 constexpr auto kAgain = std::chrono::milliseconds(20);
+// A deadlock stays one; what looks like it for a moment is only not told yet.
+constexpr Duration kStands = std::chrono::milliseconds(100);
 // So many of a queue are read when a key is put into it: whoever is before ours is among them, or
 // the mirror will tell.
 constexpr int kFirst = 10;
@@ -59,7 +61,7 @@ void EtcdBackend::acquire(ClaimId id, std::string_view lockspace, std::string_vi
     place->doomed = place->own.create != 0;  // What was released is not taken up again.
     by_id_[id] = place;
   }
-  place->ask = {mode, now, ++last_ask_};
+  place->ask = Ask{mode, now, ++last_ask_, {}, TimerId::kNone};
   // To hold less takes nothing from anybody: it is so at once, and the cluster is told.
   const bool less = place->held && covers(*place->held, mode) && !is_exclusive(mode);
   if (less) return granted(*place, 0);
@@ -268,8 +270,12 @@ void EtcdBackend::convert(Place& place) {
     return convert_now(place, conversion, mirror_.revision(place.space));
   }
   if (place.ask->now) return look_again(place);
-  if (conversion.turn == Queue::Turn::kDeadlock) return fail(place, LockErrc::kDeadlock);
-  if (place.own.to == mode) return;
+  if (place.own.to == mode) {
+    if (conversion.turn != Queue::Turn::kDeadlock) return;
+    const Duration stands = Clock::now() - place.ask->announced;
+    return stands < kStands ? retry(place, kStands - stands) : fail(place, LockErrc::kDeadlock);
+  }
+  place.ask->announced = Clock::now();
   Entry entry = place.own;
   entry.to = mode;
   entry.words = place.words;

@@ -9,6 +9,9 @@
 #include <filesystem>
 #include <stdexcept>
 
+#ifdef LOCKFS_ETCD
+#include "tests/support/etcd_server.h"
+#endif
 #ifdef LOCKFS_REDIS
 #include "tests/support/redis_server.h"
 #endif
@@ -89,6 +92,19 @@ class RedisWorld final : public World {
 };
 #endif
 
+#ifdef LOCKFS_ETCD
+class EtcdWorld final : public World {
+ public:
+  std::string source() const override { return "etcd://" + server_.endpoints() + "?lease=3s"; }
+  bool fifo() const override { return true; }
+  bool sees_at_once() const override { return false; }
+  double takeover() const override { return 3 * 1.5; }
+
+ private:
+  EtcdServer server_;
+};
+#endif
+
 }  // namespace
 
 std::unique_ptr<World> make_world(const std::string& name) {
@@ -99,6 +115,9 @@ std::unique_ptr<World> make_world(const std::string& name) {
 #ifdef LOCKFS_REDIS
   if (name == "redis") return std::make_unique<RedisWorld>();
 #endif
+#ifdef LOCKFS_ETCD
+  if (name == "etcd") return std::make_unique<EtcdWorld>();
+#endif
   throw std::runtime_error("no world " + name);
 }
 
@@ -107,6 +126,9 @@ std::vector<std::string> world_names() {
   if (DlmWorld::is_here()) names.emplace_back("dlm");
 #ifdef LOCKFS_REDIS
   if (RedisServer::is_here()) names.emplace_back("redis");
+#endif
+#ifdef LOCKFS_ETCD
+  if (EtcdServer::is_here()) names.emplace_back("etcd");
 #endif
   return names;
 }
