@@ -16,15 +16,16 @@ struct UrlQuery {
 inline UrlQuery split_query(std::string_view rest) {
   const size_t mark = rest.find('?');
   UrlQuery out{rest.substr(0, mark), {}};
-  while (mark != std::string_view::npos && !out.options.contains("")) {
-    rest.remove_prefix(rest.find_first_of("?,&") + 1);
+  if (mark == std::string_view::npos) return out;
+  rest.remove_prefix(mark + 1);
+  for (;;) {
     const std::string_view word = rest.substr(0, rest.find_first_of(",&"));
     const size_t equals = std::min(word.find('='), word.size());
     out.options[std::string(word.substr(0, equals))] =
         word.substr(std::min(equals + 1, word.size()));
-    if (word.size() == rest.size()) break;
+    if (word.size() == rest.size()) return out;
+    rest.remove_prefix(word.size() + 1);
   }
-  return out;
 }
 
 }  // namespace lockfs

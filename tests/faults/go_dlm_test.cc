@@ -9,6 +9,7 @@
 #include <csignal>
 
 #include "tests/contract/witness.h"
+#include "tests/faults/descriptors.h"
 #include "tests/support/mount.h"
 #include "tests/support/proxy.h"
 #include "tests/support/redis_server.h"
@@ -23,30 +24,21 @@ constexpr const char* kRelease =
     "end";
 constexpr const char* kOther = "Zm9yZWlnbi10b2tlbi1vZi0zMi1yYW5kb20tYnl0ZXM=";
 
-class GoDlm : public testing::Test {
+class GoDlm : public DescriptorTest {
  protected:
   void SetUp() override {
     if (!RedisServer::is_here()) GTEST_SKIP() << "no redis-server here";
     server_ = std::make_unique<RedisServer>();
     mount_ = std::make_unique<Mount>(std::vector<std::string>{}, source(server_->port()));
   }
-  ~GoDlm() override {
-    for (const int fd : descriptors_) close(fd);
-  }
   static std::string source(int port) {
     return "redis://127.0.0.1:" + std::to_string(port) + "?layout=go-dlm&lease=2s&prefix=test%2F";
   }
-  int open_lock(const std::string& name) { return open_lock(*mount_, name); }
+  int open_lock(const std::string& name) { return DescriptorTest::open_lock(*mount_, name); }
   int open_lock(const Mount& mount, const std::string& name) {
-    descriptors_.push_back(open(mount.lock(name).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
-    return descriptors_.back();
+    return DescriptorTest::open_lock(mount, name);
   }
-  int exclusive(const std::string& name) {
-    const int fd = open(mount_->lock(name).c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd < 0) return errno;
-    descriptors_.push_back(fd);
-    return 0;
-  }
+  int exclusive(const std::string& name) { return DescriptorTest::exclusive(*mount_, name); }
   // As go-dlm's Lock() and Unlock().
   bool foreign_lock(const std::string& key, const std::string& seconds = "15") {
     return server_->command({"set", key, kOther, "ex", seconds, "nx"}) == "OK";
@@ -57,9 +49,6 @@ class GoDlm : public testing::Test {
 
   std::unique_ptr<RedisServer> server_;
   std::unique_ptr<Mount> mount_;
-
- private:
-  std::vector<int> descriptors_;
 };
 
 TEST_F(GoDlm, AForeignProgramAndTheMountExcludeEachOther) {

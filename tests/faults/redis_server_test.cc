@@ -11,6 +11,7 @@
 #include <fstream>
 
 #include "tests/contract/witness.h"
+#include "tests/faults/descriptors.h"
 #include "tests/support/mount.h"
 #include "tests/support/proxy.h"
 
@@ -20,52 +21,16 @@ namespace {
 using testing::HasSubstr;
 using Words = std::vector<std::string>;
 
-class RedisBackendTest : public testing::Test {
+class RedisBackendTest : public DescriptorTest {
  protected:
   void SetUp() override {
     if (!RedisServer::is_here()) GTEST_SKIP() << "no redis-server here";
-  }
-  ~RedisBackendTest() override {
-    for (const int fd : descriptors_) close(fd);
   }
   static std::string tcp(const RedisServer& server, const std::string& rest = "",
                          const std::string& login = "") {
     return "redis://" + login + "127.0.0.1:" + std::to_string(server.port()) + rest;
   }
-  int open_lock(const Mount& mount, const std::string& name) {
-    const int fd = open(mount.lock(name).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (fd >= 0) descriptors_.push_back(fd);
-    return fd;
-  }
-  int exclusive(const Mount& mount, const std::string& name) {
-    const int fd = open(mount.lock(name).c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd < 0) return errno;
-    descriptors_.push_back(fd);
-    return 0;
-  }
-  // Whether two mounts of these sources exclude each other.
-  bool share(const std::string& one, const std::string& two) {
-    const Mount a({}, one);
-    const Mount b({}, two);
-    EXPECT_TRUE(eventually([&] { return exclusive(a, "shared") == 0; })) << a.log();
-    const int result = exclusive(b, "shared");
-    EXPECT_TRUE(result == EEXIST || result == 0) << result << b.log();
-    for (const int fd : std::exchange(descriptors_, {})) close(fd);
-    return result == EEXIST;
-  }
-  // What lockfs says that does not start with this source.
-  static std::string refusal(const std::string& source) {
-    try {
-      const Mount mount({}, source);
-      return "it is mounted";
-    } catch (const std::runtime_error& error) {
-      return error.what();
-    }
-  }
   static std::string error_of(int fd) { return own(fd, "this.error"); }
-
- private:
-  std::vector<int> descriptors_;
 };
 
 TEST_F(RedisBackendTest, IsReachedByPortSocketAndNameAndEachDatabaseAndPrefixIsItsOwn) {
@@ -130,31 +95,23 @@ TEST_F(RedisBackendTest, AUserNeedsNoMoreThanTheReadmeSays) {
 }
 
 TEST_F(RedisBackendTest, ByTlsItIsReachedWhenItProvesWhoItIs) {
-  const std::filesystem::path dir =
-      std::filesystem::temp_directory_path() / ("lockfs-tls-" + std::to_string(getpid()));
-  std::filesystem::create_directory(dir);
-  const std::string base = dir.string() + "/";
-  const std::string make =
-      "cd " + dir.string() +
-      " && openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
-      " -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout key -out cert 2>/dev/null";
-  ASSERT_EQ(system(make.c_str()), 0);
+  const Certificate certificate;
   const int port = free_port();
   {
-    const RedisServer server({"--tls-port", std::to_string(port), "--tls-cert-file", base + "cert",
-                              "--tls-key-file", base + "key", "--tls-ca-cert-file", base + "cert"});
+    const RedisServer server({"--tls-port", std::to_string(port), "--tls-cert-file",
+                              certificate.file(), "--tls-key-file", certificate.key(),
+                              "--tls-ca-cert-file", certificate.file()});
     server.is_known();
     const auto url = [&](const std::string& host, const std::string& rest) {
-      return "rediss://" + host + ":" + std::to_string(port) + "?cert=" + base +
-             "cert&key=" + base + "key" + rest;
+      return "rediss://" + host + ":" + std::to_string(port) + "?cert=" + certificate.file() +
+             "&key=" + certificate.key() + rest;
     };
-    EXPECT_TRUE(share(url("127.0.0.1", "&ca=" + base + "cert"), tcp(server)));
-    EXPECT_TRUE(share(url("localhost", "&ca=" + base + "cert"), url("127.0.0.1", "&verify=no")));
+    EXPECT_TRUE(share(url("127.0.0.1", "&ca=" + certificate.file()), tcp(server)));
+    EXPECT_TRUE(share(url("localhost", "&ca=" + certificate.file()), url("127.0.0.1", "&verify=no")));
     const Mount stranger({}, url("127.0.0.1", ""));
     EXPECT_EQ(exclusive(stranger, "x"), EHOSTUNREACH);
     EXPECT_THAT(stranger.log(), HasSubstr("self-signed certificate"));
   }
-  std::filesystem::remove_all(dir);
 }
 
 TEST_F(RedisBackendTest, AFullOrReadOnlyServerIsAnUnreachableOneAndSaysWhy) {

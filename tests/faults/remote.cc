@@ -8,6 +8,9 @@
 #include <stdexcept>
 
 #include "tests/support/elock_server.h"
+#ifdef LOCKFS_ETCD
+#include "tests/support/etcd_server.h"
+#endif
 #ifdef LOCKFS_REDIS
 #include "tests/support/redis_server.h"
 #endif
@@ -33,6 +36,28 @@ class RedisRemote final : public Remote {
 
  private:
   RedisServer server_;
+  const int lease_;
+};
+#endif
+
+#ifdef LOCKFS_ETCD
+class EtcdRemote final : public Remote {
+ public:
+  explicit EtcdRemote(int lease) : lease_(lease) {}
+  int port() const override { return server_.port(); }
+  std::string source(int port) const override {
+    return "etcd://127.0.0.1:" + std::to_string(port) + "?lease=" + std::to_string(lease_) + "s";
+  }
+  double lease() const override { return lease_; }
+  bool survives_restart() const override { return true; }
+  bool notices_silence() const override { return true; }
+  bool sees_others() const override { return true; }
+  void signal(int number) override { server_.signal(number); }
+  void kill() override { server_.kill(); }
+  void start() override { server_.start(); }
+
+ private:
+  EtcdServer server_;
   const int lease_;
 };
 #endif
@@ -63,6 +88,9 @@ std::unique_ptr<Remote> make_remote(const std::string& name, int lease) {
 #ifdef LOCKFS_REDIS
   if (name == "redis") return std::make_unique<RedisRemote>(lease);
 #endif
+#ifdef LOCKFS_ETCD
+  if (name == "etcd") return std::make_unique<EtcdRemote>(lease);
+#endif
   if (name == "elock") return std::make_unique<ElockRemote>(lease);
   throw std::runtime_error("no server " + name);
 }
@@ -71,6 +99,9 @@ std::vector<std::string> remote_names() {
   std::vector<std::string> names = {"elock"};
 #ifdef LOCKFS_REDIS
   if (RedisServer::is_here()) names.emplace_back("redis");
+#endif
+#ifdef LOCKFS_ETCD
+  if (EtcdServer::is_here()) names.emplace_back("etcd");
 #endif
   return names;
 }

@@ -18,7 +18,7 @@
 namespace lockfs::test {
 namespace {
 
-std::string at(int port) { return "127.0.0.1:" + std::to_string(port); }
+std::string at(const std::string& host, int port) { return host + ":" + std::to_string(port); }
 std::string name_of(size_t member) { return "m" + std::to_string(member); }
 
 }  // namespace
@@ -29,10 +29,12 @@ bool EtcdServer::is_here() {
   return access("/usr/bin/etcd", X_OK) == 0 && access("/usr/bin/etcdctl", X_OK) == 0;
 }
 
-EtcdServer::EtcdServer(size_t members, Words options) : options_(std::move(options)) {
+EtcdServer::EtcdServer(size_t members, Words options, const Networks* networks)
+    : options_(std::move(options)), networks_(networks) {
   if (mkdtemp(directory_.data()) == nullptr) throw std::runtime_error("mkdtemp");
   for (size_t i = 0; i < members; ++i) {
-    members_.push_back({free_port(), free_port(), nullptr});
+    const std::string host = networks == nullptr ? "127.0.0.1" : Networks::address(i);
+    members_.push_back({host, free_port(), free_port(), nullptr});
   }
   start();
 }
@@ -44,7 +46,7 @@ EtcdServer::~EtcdServer() {
 
 std::string EtcdServer::endpoints() const {
   std::string out;
-  for (const Member& member : members_) out += (out.empty() ? "" : ",") + at(member.port);
+  for (const Member& member : members_) out += (out.empty() ? "" : ",") + at(member.host, member.port);
   return out;
 }
 
@@ -82,7 +84,7 @@ void EtcdServer::launch(size_t i) {
   Member& member = members_.at(i);
   std::string cluster;
   for (size_t n = 0; n < size(); ++n) {
-    cluster += (n == 0 ? "" : ",") + name_of(n) + "=http://" + at(members_.at(n).peer_port);
+    cluster += (n == 0 ? "" : ",") + name_of(n) + "=http://" + at(members_.at(n).host, members_.at(n).peer_port);
   }
   Words words = {"etcd",
                  "--name",
@@ -90,13 +92,13 @@ void EtcdServer::launch(size_t i) {
                  "--data-dir",
                  directory_ + "/" + name_of(i),
                  "--listen-client-urls",
-                 "http://" + at(member.port),
+                 "http://" + at(member.host, member.port),
                  "--advertise-client-urls",
-                 "http://" + at(member.port),
+                 "http://" + at(member.host, member.port),
                  "--listen-peer-urls",
-                 "http://" + at(member.peer_port),
+                 "http://" + at(member.host, member.peer_port),
                  "--initial-advertise-peer-urls",
-                 "http://" + at(member.peer_port),
+                 "http://" + at(member.host, member.peer_port),
                  "--initial-cluster",
                  cluster,
                  "--heartbeat-interval",
@@ -107,8 +109,13 @@ void EtcdServer::launch(size_t i) {
                  "zap",
                  "--log-outputs",
                  directory_ + "/" + name_of(i) + ".log"};
-  words.insert(words.end(), options_.begin(), options_.end());
-  member.process = std::make_unique<Child>([&words] {
+  for (std::string option : options_) {  // PORT stands for the member's own.
+    const size_t own = option.find(":PORT");
+    if (own != std::string::npos) option.replace(own + 1, 4, std::to_string(member.port));
+    words.push_back(option);
+  }
+  member.process = std::make_unique<Child>([&words, i, this] {
+    if (networks_ != nullptr) networks_->enter(i);
     prctl(PR_SET_PDEATHSIG, SIGKILL);  // A test that is killed leaves no server.
     const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     dup2(null, 1);
@@ -124,7 +131,7 @@ void EtcdServer::launch(size_t i) {
 // With authentication on it is a refusal that tells.
 bool EtcdServer::is_ready(size_t member) const {
   const std::string command = "ETCDCTL_API=3 timeout 2 etcdctl --endpoints " +
-                              at(members_.at(member).port) + " get --limit 1 ready 2>&1";
+                              at(host(member), port(member)) + " get --limit 1 ready 2>&1";
   std::array<char, 4096> text{};
   FILE* pipe = popen(command.c_str(), "re");
   const size_t count = fread(text.data(), 1, text.size() - 1, pipe);
@@ -137,7 +144,7 @@ size_t EtcdServer::leader() const {
   const auto looks = [&] {
     for (size_t i = 0; i < size(); ++i) {
       const std::string status =
-          ctl("--endpoints " + at(members_.at(i).port) + " endpoint status 2>/dev/null");
+          ctl("--endpoints " + at(host(i), port(i)) + " endpoint status 2>/dev/null");
       if (status.find(", true, ") != std::string::npos) found = i;
     }
     return found != size();

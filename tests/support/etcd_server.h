@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "tests/support/mount.h"
+#include "tests/support/networks.h"
 
 namespace lockfs::test {
 
@@ -13,8 +14,8 @@ namespace lockfs::test {
 class EtcdServer {
  public:
   using Words = std::vector<std::string>;
-  /// `options` are etcd's, of each member.
-  explicit EtcdServer(size_t members = 1, Words options = {});
+  /// `options` are etcd's, of each member, where ":PORT" is its own. With `networks` each member is on a host of its own.
+  explicit EtcdServer(size_t members = 1, Words options = {}, const Networks* networks = nullptr);
   ~EtcdServer();
   EtcdServer(const EtcdServer&) = delete;
   EtcdServer& operator=(const EtcdServer&) = delete;
@@ -24,8 +25,9 @@ class EtcdServer {
 
   size_t size() const { return members_.size(); }
   int port(size_t member = 0) const { return members_.at(member).port; }
+  const std::string& host(size_t member) const { return members_.at(member).host; }
   const std::string& directory() const { return directory_; }
-  /// "127.0.0.1:PORT,..." of all members.
+  /// "HOST:PORT,..." of all members.
   std::string endpoints() const;
   void signal(size_t member, int number) const { members_.at(member).process->signal(number); }
   void signal(int number) const;
@@ -42,6 +44,7 @@ class EtcdServer {
 
  private:
   struct Member {
+    std::string host;
     int port = 0;
     int peer_port = 0;
     std::unique_ptr<Child> process;
@@ -51,6 +54,7 @@ class EtcdServer {
 
   std::string directory_ = "/dev/shm/lockfs-etcd-XXXXXX";  ///< Where no disk is waited for.
   Words options_;
+  const Networks* networks_;
   std::vector<Member> members_;
 };
 
