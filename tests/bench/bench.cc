@@ -147,6 +147,57 @@ double per_cycle(int cycles, const std::function<void()>& once) {
   return micros(Clock::now() - begin) / cycles;
 }
 
+void measure_in_turn(std::vector<Column>& columns, int rounds) {
+  for (int i = 0; i < rounds; ++i) {
+    for (Column& column : columns) column.times.push_back(column.measure());
+  }
+}
+
+std::string new_name() {
+  static int names = 0;
+  return "fresh" + std::to_string(getpid()) + "-" + std::to_string(names++);
+}
+
+void exclusive_open(const std::string& dir) {
+  const std::string path = dir + "/" + new_name();
+  const int fd = open(path.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666);
+  if (fd < 0) die("open");
+  close(fd);
+}
+
+double crowd(const std::array<std::string, 2>& dirs, int count) {
+  const auto begin = Clock::now();
+  std::vector<std::thread> threads;
+  for (int i = 0; i < count; ++i) {
+    threads.emplace_back([path = dirs.at(static_cast<size_t>(i % 2)) + "/many"] {
+      const int fd = open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
+      if (fd < 0 || flock(fd, LOCK_EX) != 0) die("flock");
+      close(fd);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return micros(Clock::now() - begin) / count;
+}
+
+double hand_over(const std::function<double(int)>& side) {
+  std::array<int, 2> result{};
+  if (pipe2(result.data(), O_CLOEXEC) != 0) die("pipe");
+  std::array<pid_t, 2> sides{};
+  for (int i = 0; i < 2; ++i) {
+    sides.at(static_cast<size_t>(i)) = fork();
+    if (sides.at(static_cast<size_t>(i)) != 0) continue;
+    const double each = side(i);
+    if (i == 0 && write(result[1], &each, sizeof each) < 0) _exit(1);
+    _exit(0);
+  }
+  double each = 0;
+  close(result[1]);
+  if (read(result[0], &each, sizeof each) != sizeof each) die("a side ended");
+  for (const pid_t pid : sides) waitpid(pid, nullptr, 0);
+  close(result[0]);
+  return each;
+}
+
 double turns(int count, const std::function<void()>& take, const std::function<bool()>& wanted,
              const std::function<void()>& give) {
   take();

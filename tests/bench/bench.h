@@ -2,6 +2,7 @@
 #pragma once
 #include <sys/types.h>
 
+#include <array>
 #include <chrono>
 #include <functional>
 #include <string>
@@ -48,6 +49,26 @@ double measure(Way way, const std::string& dir, int cycles, int core);
 
 /// Microseconds a call of `once`.
 double per_cycle(int cycles, const std::function<void()>& once);
+
+/// What is measured, again and again: microseconds each time.
+struct Column {
+  const char* name = "";
+  std::vector<double> times;
+  std::function<double()> measure;
+};
+/// Each of them once in each round.
+void measure_in_turn(std::vector<Column>& columns, int rounds);
+
+/// A name that no lock has had.
+std::string new_name();
+/// Takes and releases a lock of a new name.
+void exclusive_open(const std::string& dir);
+
+/// So many threads want one lock of two mounts, once each: microseconds a hand-over.
+double crowd(const std::array<std::string, 2>& dirs, int count);
+
+/// Two processes that hand one lock to each other: what the first one measured.
+double hand_over(const std::function<double(int)>& side);
 
 /// Milliseconds in which the other process takes its turn.
 inline constexpr int kTurnTime = 10000;

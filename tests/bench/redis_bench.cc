@@ -2,10 +2,8 @@
 // Measures `redis:` beside memory:, the floor, and what a client of Redis does itself, in turn,
 // with a server on the loopback:
 //   redis_bench LOCKFS NULL_FS [ROUNDS [CYCLES]]
-#include <fcntl.h>
 #include <hiredis/hiredis.h>
 #include <signal.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -17,7 +15,6 @@
 #include <cstring>
 #include <filesystem>
 #include <memory>
-#include <thread>
 
 #include "tests/bench/bench.h"
 
@@ -29,11 +26,6 @@ constexpr const char* kRelease =
 constexpr int kPollPause = 100000;  // Microseconds; what redis-py's Lock sleeps unless told.
 constexpr int kHandOvers = 300;
 constexpr int kPolledTurns = 20;
-
-int names = 0;  // Every fresh lock has a name of its own.
-std::string new_name() {
-  return "fresh" + std::to_string(getpid()) + "-" + std::to_string(names++);
-}
 
 // A connection to the server, used as a program would.
 class Client {
@@ -94,19 +86,6 @@ struct Server {
   }
 };
 
-void exclusive_open(const std::string& dir) {
-  const std::string path = dir + "/" + new_name();
-  const int fd = open(path.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666);
-  if (fd < 0) die("open");
-  close(fd);
-}
-
-struct Column {
-  const char* name = "";
-  std::vector<double> times;
-  std::function<double()> measure;
-};
-
 void print_kept(const std::vector<Column>& columns, size_t fresh) {
   std::printf("%-16s %8s %8s %6s\n", "kept", "memory:", "redis:", "ratio");
   for (size_t at = 0; at < fresh; at += 2) {
@@ -138,9 +117,7 @@ void cycles(const Server& server, const std::string& floor, const std::string& m
     client.unlock(key);
   });
   add("redis:", [&] { exclusive_open(redis); });
-  for (int i = 0; i < rounds; ++i) {
-    for (Column& column : columns) column.times.push_back(column.measure());
-  }
+  measure_in_turn(columns, rounds);
   std::printf("microseconds a cycle, median of %d rounds of %d in turn\n", rounds, count);
   print_kept(columns, fresh);
   std::printf("fresh, of a new name each time\n");
@@ -151,26 +128,6 @@ void cycles(const Server& server, const std::string& floor, const std::string& m
   std::printf("redis: fresh, as a ratio to the client's own: %.2f; to that and the floor: %.2f\n",
               median(columns[fresh + 3].times) / client_time,
               median(columns[fresh + 3].times) / (client_time + median(columns[fresh].times)));
-}
-
-// Two processes that hand one lock to each other; what the first one measured.
-double hand_over(const std::function<double(int)>& side) {
-  std::array<int, 2> result{};
-  if (pipe2(result.data(), O_CLOEXEC) != 0) die("pipe");
-  std::array<pid_t, 2> sides{};
-  for (int i = 0; i < 2; ++i) {
-    sides.at(static_cast<size_t>(i)) = fork();
-    if (sides.at(static_cast<size_t>(i)) != 0) continue;
-    const double each = side(i);
-    if (i == 0 && write(result[1], &each, sizeof each) < 0) _exit(1);
-    _exit(0);
-  }
-  double each = 0;
-  close(result[1]);
-  if (read(result[0], &each, sizeof each) != sizeof each) die("a side ended");
-  for (const pid_t pid : sides) waitpid(pid, nullptr, 0);
-  close(result[0]);
-  return each;
 }
 
 // What two processes that poll share.
@@ -199,22 +156,12 @@ double poll_turns(int port, Polled& polled, int side, int count) {
   return micros(waited) / count;
 }
 
-// So many threads of two mounts want one lock, once each: calls of the server a hand-over.
+// What so many waiters of two mounts cost the server.
 void waiters(const Server& server, const std::array<std::string, 2>& dirs, int count) {
   const long before = server.calls();
-  const auto begin = Clock::now();
-  std::vector<std::thread> threads;
-  for (int i = 0; i < count; ++i) {
-    threads.emplace_back([path = dirs.at(static_cast<size_t>(i % 2)) + "/many"] {
-      const int fd = open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
-      if (fd < 0 || flock(fd, LOCK_EX) != 0) die("flock");
-      close(fd);
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
+  const double each = crowd(dirs, count);
   std::printf("%5d waiters of two mounts: %.2f calls and %.0f us a hand-over\n", count,
-              static_cast<double>(server.calls() - before) / count,
-              micros(Clock::now() - begin) / count);
+              static_cast<double>(server.calls() - before) / count, each);
 }
 
 int run(int argc, char** argv) {

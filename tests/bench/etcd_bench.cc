@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT
+// Measures `etcd:` beside memory:, the floor, and what etcd's Go client does itself, in turn, with a
+// server on the loopback whose data is in memory, so that nobody waits for a disk:
+//   etcd_bench LOCKFS NULL_FS GO_CLIENT [ROUNDS [CYCLES]]
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+
+#include "tests/bench/bench.h"
+
+namespace lockfs::bench {
+namespace {
+
+constexpr int kHandOvers = 300;
+
+// A server of our own, in a directory that goes with it.
+struct Server {
+  std::string directory = "/dev/shm/lockfs-bench-etcd-XXXXXX";
+  int port = 20000 + getpid() % 20000;
+  pid_t pid = -1;
+
+  Server() {
+    if (mkdtemp(directory.data()) == nullptr) die("mkdtemp");
+    const std::string peer = "http://127.0.0.1:" + std::to_string(port + 1);
+    const std::string client = "http://" + place();
+    pid = start({"/usr/bin/etcd", "--data-dir", directory + "/data", "--listen-client-urls", client,
+                 "--advertise-client-urls", client, "--listen-peer-urls", peer,
+                 "--initial-advertise-peer-urls", peer, "--initial-cluster", "default=" + peer,
+                 "--logger", "zap", "--log-outputs", directory + "/log"});
+    while (metrics().find("\netcd_server_has_leader 1") == std::string::npos) usleep(20000);
+  }
+  ~Server() {
+    kill(pid, SIGTERM);
+    waitpid(pid, nullptr, 0);
+    std::filesystem::remove_all(directory);
+  }
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+  std::string place() const { return "127.0.0.1:" + std::to_string(port); }
+  std::string url() const { return "etcd://" + place(); }
+
+  // How many transactions and lookups it has begun.
+  double requests() const {
+    double sum = 0;
+    const std::string text = metrics();
+    for (const std::string method : {"Txn", "Range"}) {
+      const std::string key = "grpc_server_started_total{grpc_method=\"" + method + "\"";
+      const size_t at = text.find("\n" + key);
+      if (at != std::string::npos) sum += std::atof(text.c_str() + text.find("} ", at) + 2);
+    }
+    return sum;
+  }
+  std::string metrics() const {
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(static_cast<uint16_t>(port));
+    std::string out;
+    const std::string ask = "GET /metrics HTTP/1.0\r\n\r\n";
+    if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
+        write(fd, ask.data(), ask.size()) > 0) {
+      std::array<char, 65536> text{};
+      for (ssize_t n = 0; (n = read(fd, text.data(), text.size())) > 0;) {
+        out.append(text.data(), static_cast<size_t>(n));
+      }
+    }
+    close(fd);
+    return out;
+  }
+};
+
+// Figures of the Go client, which stays connected.
+class GoClient {
+ public:
+  GoClient(const std::string& program, const std::string& place) {
+    std::array<int, 2> in{};
+    std::array<int, 2> out{};
+    if (pipe(in.data()) != 0 || pipe(out.data()) != 0) die("pipe");
+    pid_ = fork();
+    if (pid_ == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      dup2(in[0], 0);
+      dup2(out[1], 1);
+      for (const int fd : {in[0], in[1], out[0], out[1]}) close(fd);
+      execl(program.c_str(), program.c_str(), place.c_str(), nullptr);
+      _exit(127);
+    }
+    close(in[0]);
+    close(out[1]);
+    to_ = fdopen(in[1], "w");
+    from_ = fdopen(out[0], "r");
+  }
+  ~GoClient() {
+    fclose(to_);
+    fclose(from_);
+    waitpid(pid_, nullptr, 0);
+  }
+  GoClient(const GoClient&) = delete;
+  GoClient& operator=(const GoClient&) = delete;
+
+  double measure(const char* what, int count) {
+    std::fprintf(to_, "%s %d\n", what, count);
+    std::fflush(to_);
+    double each = 0;
+    if (std::fscanf(from_, "%lf", &each) != 1) die("the Go client");
+    return each;
+  }
+
+ private:
+  pid_t pid_ = -1;
+  FILE* to_ = nullptr;
+  FILE* from_ = nullptr;
+};
+
+int run(int argc, char** argv) {
+  if (argc < 4) return 2;
+  const int rounds = argc > 4 ? std::atoi(argv[4]) : 7;
+  const int count = argc > 5 ? std::atoi(argv[5]) : 1000;
+  const Server server;
+  const Served floor({argv[2]}, "");
+  const Served memory({argv[1], "-f", "memory:"}, "/default");
+  const Served one({argv[1], "-f", server.url()}, "/default");
+  const Served two({argv[1], "-f", server.url()}, "/default");
+  GoClient client(argv[3], server.place());
+  std::printf("\netcd: beside its server on the loopback\n");
+  std::vector<Column> columns;
+  const auto add = [&](const char* name, const std::function<double()>& measure) {
+    columns.push_back({name, {}, measure});
+  };
+  const auto opens = [count](const std::string& dir) {
+    return per_cycle(count, [&] { exclusive_open(dir); });
+  };
+  add("floor", [&] { return opens(floor.dir); });
+  add("memory:", [&] { return opens(memory.dir); });
+  add("Go's mutex", [&] { return client.measure("cycle", count); });
+  add("etcd:", [&] { return opens(one.dir); });
+  measure_in_turn(columns, rounds);
+  std::printf("microseconds a cycle, median of %d rounds of %d in turn, of a new name each time\n",
+              rounds, count);
+  for (const Column& column : columns) {
+    std::printf("%-16s %8.1f\n", column.name, median(column.times));
+  }
+  const double own = median(columns[2].times);
+  std::printf("etcd: as a ratio to the client's own: %.2f; to that and the floor: %.2f\n",
+              median(columns[3].times) / own,
+              median(columns[3].times) / (own + median(columns[0].times)));
+  const std::array<std::string, 2> dirs = {one.dir, two.dir};
+  const double mounts = hand_over(
+      [&](int i) { return turns_mount(dirs.at(static_cast<size_t>(i)) + "/turns", kHandOvers); });
+  std::printf("hand-over between two mounts: %.0f us; between two of Go's mutexes: %.0f us\n",
+              mounts, client.measure("turns", kHandOvers));
+  for (const int many : {10, 100, 1000}) {
+    const double before = server.requests();
+    const double each = crowd(dirs, many);
+    std::printf("%5d waiters of two mounts: %.2f requests and %.0f us a hand-over\n", many,
+                (server.requests() - before) / many, each);
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace lockfs::bench
+
+int main(int argc, char** argv) { return lockfs::bench::run(argc, argv); }
