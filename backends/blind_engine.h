@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
+#include <algorithm>
 #include <map>
 #include <string>
 #include <string_view>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "core/lock_backend.h"
@@ -43,9 +46,10 @@ class OwnPins {
   std::map<std::pair<std::string, std::string>, Pin> pins_;
 };
 
-/// What is common to engines that know exclusive locks alone, do not queue fairly and show nobody:
-/// others are met by asking for a lock, and pins are the mount's own.
-class BlindEngine : public LockBackend {
+/// What is common to engines that know exclusive locks alone, and show nobody: others are met by
+/// asking for a lock, and pins are the mount's own. What this mount itself waits for is shown as
+/// held elsewhere.
+class BlindEngine : public LockBackend, protected ClaimEvents {
  public:
   explicit BlindEngine(const char* name) {
     traits_.name = name;
@@ -57,27 +61,66 @@ class BlindEngine : public LockBackend {
     traits_.value_block = false;
   }
   const LockTraits& traits() const final { return traits_; }
+  void start(ClaimEvents& events) override { told_ = &events; }
   void describe(ClaimId /*claim*/, const Presence& /*who*/) final {}
   void inspect(QueryId query, std::string_view lockspace, std::string_view name) final {
-    events_->answered(query, LockErrc::kOk, pins_.of(lockspace, name));
+    std::vector<RemoteLock> locks = pins_.of(lockspace, name);
+    for (const auto& [claim, place] : asked_) {
+      if (place.first == lockspace && place.second == name) add(locks, place.second);
+    }
+    told_->answered(query, LockErrc::kOk, std::move(locks));
   }
   void list(QueryId query, std::string_view lockspace) final {
-    events_->answered(query, LockErrc::kOk, pins_.all(lockspace));
+    std::vector<RemoteLock> locks = pins_.all(lockspace);
+    for (const auto& [claim, place] : asked_) {
+      if (place.first == lockspace) add(locks, place.second);
+    }
+    told_->answered(query, LockErrc::kOk, std::move(locks));
   }
   void pin(QueryId query, std::string_view lockspace, std::string_view name, const Pin& pin,
            bool fresh) final {
-    events_->answered(query, pins_.pin(lockspace, name, pin, fresh), {});
+    told_->answered(query, pins_.pin(lockspace, name, pin, fresh), {});
   }
   void unpin(QueryId query, std::string_view lockspace, std::string_view name) final {
-    events_->answered(query, pins_.unpin(lockspace, name), {});
+    told_->answered(query, pins_.unpin(lockspace, name), {});
   }
 
  protected:
-  ClaimEvents* events_ = nullptr;
+  /// A claim that holds nothing yet is asked for; until it is granted, has failed or is forgotten,
+  /// it waits for somebody else.
+  void asked(ClaimId claim, std::string_view lockspace, std::string_view name) {
+    asked_[claim] = {std::string(lockspace), std::string(name)};
+  }
+  void forget(ClaimId claim) { asked_.erase(claim); }
+
+  ClaimEvents* const events_ = this;
+  LockTraits traits_;
 
  private:
-  LockTraits traits_;
+  void granted(ClaimId claim, Mode mode, TokenBlock tokens) final {
+    forget(claim);
+    told_->granted(claim, mode, tokens);
+  }
+  void failed(ClaimId claim, LockErrc why) final {
+    forget(claim);
+    told_->failed(claim, why);
+  }
+  void contended(ClaimId claim) final { told_->contended(claim); }
+  void lost(ClaimId claim, std::string_view why) final { told_->lost(claim, why); }
+  void answered(QueryId query, LockErrc result, std::vector<RemoteLock> locks) final {
+    told_->answered(query, result, std::move(locks));
+  }
+  static void add(std::vector<RemoteLock>& locks, const std::string& name) {
+    const auto known = std::find_if(locks.begin(), locks.end(),
+                                    [&](const RemoteLock& lock) { return lock.name == name; });
+    RemoteLock& lock =
+        known != locks.end() ? *known : locks.emplace_back(RemoteLock{name, std::nullopt, {}});
+    lock.claims = {RemoteClaim{Mode::kEX, false, 0, {}, false}};
+  }
+
+  ClaimEvents* told_ = nullptr;
   OwnPins pins_;
+  std::unordered_map<ClaimId, std::pair<std::string, std::string>> asked_;
 };
 
 }  // namespace lockfs

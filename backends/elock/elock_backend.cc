@@ -58,7 +58,7 @@ ElockBackend::~ElockBackend() {
 }
 
 void ElockBackend::start(ClaimEvents& events) {
-  events_ = &events;
+  BlindEngine::start(events);
   tick();
 }
 
@@ -132,6 +132,7 @@ void ElockBackend::received(std::string_view bytes) {
 void ElockBackend::acquire(ClaimId id, std::string_view lockspace, std::string_view name, Mode mode,
                            bool now) {
   Claim& claim = claims_[id];
+  if (!claim.held) asked(id, lockspace, name);
   claim.key = key_of(lockspace, name);
   claim.mode = mode;
   claim.now = now;
@@ -200,6 +201,7 @@ void ElockBackend::cancel(ClaimId id) {
 }
 
 void ElockBackend::release(ClaimId id) {
+  forget(id);
   const auto found = claims_.find(id);
   if (found == claims_.end()) return;
   const Claim claim = std::move(found->second);

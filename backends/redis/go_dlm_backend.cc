@@ -70,7 +70,7 @@ GoDlmBackend::~GoDlmBackend() {
 }
 
 void GoDlmBackend::start(ClaimEvents& events) {
-  events_ = &events;
+  BlindEngine::start(events);
   open();
   tick();
 }
@@ -152,6 +152,7 @@ void GoDlmBackend::evaluate(std::string_view script, const std::vector<std::stri
 void GoDlmBackend::acquire(ClaimId id, std::string_view lockspace, std::string_view name, Mode mode,
                            bool now) {
   Claim& claim = claims_[id];
+  if (!claim.held) asked(id, lockspace, name);
   claim.key = key_of(lockspace, name);
   claim.asked = mode;
   claim.now = now;
@@ -214,6 +215,7 @@ void GoDlmBackend::cancel(ClaimId id) {
 
 // Without a connection its key is deleted later, or ends with its lease.
 void GoDlmBackend::release(ClaimId id) {
+  forget(id);
   const auto found = claims_.find(id);
   if (found == claims_.end()) return;
   const Claim claim = std::move(found->second);

@@ -27,6 +27,10 @@ class World {
   virtual bool delete_lock(const std::string& /*name*/) { return false; }
   /// Whether there is a file behind each lock.
   virtual bool has_files() const { return false; }
+  /// Whether nodes share CR..PW; else each claim is EX towards the others.
+  virtual bool shares_modes() const { return true; }
+  /// Whether a node sees what others hold, wait for and have pinned; else it meets them.
+  virtual bool sees_others() const { return true; }
   /// Whether nodes share counting semaphores.
   virtual bool has_slots() const { return false; }
   /// Whether a node sees what another holds as soon as it is granted; else a moment later.

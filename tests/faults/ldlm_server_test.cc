@@ -173,9 +173,18 @@ TEST_F(Ldlm, WhatIsHeldIsRenewedAndWhatWaitsIsServedInItsOrder) {
     if (const int result = write_command(fd, "EX timeout=20s")) return result;
     return token_of(fd) > token ? 0 : EPROTO;
   });
-  usleep(3000000);  // Longer than a lease: what is granted then is confirmed first.
+  usleep(3000000);  // Longer than a lease: what is granted then is confirmed first,
   ASSERT_EQ(write_command(held, "UN"), 0);
   EXPECT_EQ(waits.wait(), 0) << two.log();
+  ASSERT_EQ(write_command(held, "EX timeout=5s"), 0);
+  const int next = open_lock(two, "long");
+  Child lets_go([&] { return usleep(1500000) + write_command(held, "UN"); });
+  ASSERT_EQ(write_command(next, "EX timeout=20s"), 0);
+  EXPECT_EQ(lets_go.wait(), 0);
+  for (const auto granted = Clock::now(); since(granted) < std::chrono::seconds(3);) {
+    ASSERT_EQ(exclusive(one, "long"), EEXIST);  // and renewed as all is.
+    usleep(2000);
+  }
   // What is given back is asked for again: neither is in the other's way.
   for (int i = 0; i < 200; ++i) ASSERT_EQ(ask_and_leave(one, "again", "EX try"), 0) << i;
 }
