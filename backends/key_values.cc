@@ -78,6 +78,18 @@ Presence presence_of(const KeyValues& words) {
           number_of<uint64_t>(words, "token")};
 }
 
+std::string pin_words(const Pin& pin) {
+  return fmt::format("owner={} bits={} allocated={}", pin.uid, pin.mode, pin.allocated ? 1 : 0);
+}
+
+Pin pin_of(const KeyValues& words) {
+  Pin pin;
+  pin.uid = number_of<uid_t>(words, "owner");
+  pin.mode = number_of<uint16_t>(words, "bits");
+  pin.allocated = number_of<int>(words, "allocated") != 0;
+  return pin;
+}
+
 uint64_t text_checksum(std::string_view text) {
   uint64_t hash = 14695981039346656037ULL;
   for (const char c : text) hash = (hash ^ static_cast<uint8_t>(c)) * 1099511628211ULL;

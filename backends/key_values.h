@@ -34,6 +34,10 @@ Number number_of(const KeyValues& words, const char* key) {
 std::string presence_words(const Presence& who);
 Presence presence_of(const KeyValues& words);
 
+/// A pin; its words go with those of a presence.
+std::string pin_words(const Pin& pin);
+Pin pin_of(const KeyValues& words);
+
 /// Tells whole text from torn or overwritten text (64-bit FNV-1a).
 uint64_t text_checksum(std::string_view text);
 

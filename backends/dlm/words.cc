@@ -14,15 +14,6 @@ namespace {
 constexpr std::array<std::string_view, 7> kKinds = {"ask",  "tell",  "pin",   "unpin",
                                                     "pins", "floor", "please"};
 
-std::string pin_words(const Pin& pin) {
-  return fmt::format("owner={} bits={} allocated={}", pin.uid, pin.mode, pin.allocated ? 1 : 0);
-}
-
-Pin pin_of(const KeyValues& words) {
-  return {number_of<uid_t>(words, "owner"), number_of<uint16_t>(words, "bits"),
-          number_of<int>(words, "allocated") != 0};
-}
-
 Mode mode_of(const KeyValues& words, const char* key) {
   return parse_mode(value_of(words, key)).value_or(Mode::kNL);
 }

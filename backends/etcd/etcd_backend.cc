@@ -3,6 +3,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "backends/key_values.h"
@@ -11,6 +12,10 @@ namespace lockfs {
 namespace {
 
 constexpr auto kStartTime = std::chrono::seconds(2);
+constexpr auto kLookTime = std::chrono::seconds(8);
+// So long a change may be on its way.
+constexpr auto kTellTime = std::chrono::seconds(1);
+constexpr auto kLoadAgain = std::chrono::milliseconds(500);
 constexpr auto kSweepTime = std::chrono::milliseconds(500);
 
 }  // namespace
@@ -39,6 +44,7 @@ EtcdBackend::~EtcdBackend() {
 void EtcdBackend::start(ClaimEvents& events) {
   events_ = &events;
   session_.start();
+  look_around();
 }
 
 // A lockspace needs nothing; but a mount appears only when it is known whether the cluster is there.
@@ -61,12 +67,7 @@ void EtcdBackend::join(QueryId query, std::string_view lockspace, mode_t /*mode*
 void EtcdBackend::leave(QueryId query, std::string_view lockspace, bool /*force*/) {
   const std::string space(lockspace);
   spaces_.erase(space);
-  const int64_t watch = mirror_.watch_of(space);
-  if (session_.up() && watch != 0) {
-    session_.unwatch(watch);
-    session_.unwatch(watch + 1);
-  }
-  mirror_.forget(space);
+  load_again(space, Duration::zero());
   events_->answered(query, LockErrc::kOk, {});
 }
 
@@ -74,7 +75,9 @@ void EtcdBackend::describe(ClaimId id, const Presence& who) {
   Place* place = find(id);
   if (place == nullptr) return;
   place->words = presence_words(who);
-  step(*place);
+  outlet_->post([this, id] {
+    if (Place* still = find(id)) step(*still);
+  });
 }
 
 void EtcdBackend::inspect(QueryId query, std::string_view lockspace, std::string_view name) {
@@ -107,7 +110,21 @@ void EtcdBackend::load(const std::string& space) {
     range.set_key(key);
     range.set_range_end(etcd::Keys::end_of(key));
   }
-  session_.transact(txn, [this, space](const Answer* answer) { loaded(space, answer); });
+  session_.transact(
+      txn, [this, space](const Answer* answer) { loaded(space, answer); }, true);
+}
+
+// What the mirror knows of it is not to be relied on.
+void EtcdBackend::load_again(const std::string& space, Duration time) {
+  const int64_t watch = mirror_.watch_of(space);
+  if (session_.up() && watch != 0) {
+    session_.unwatch(watch);
+    session_.unwatch(watch + 1);
+  }
+  mirror_.forget(space);
+  outlet_->after(time, [this, space] {
+    if (spaces_.contains(space)) load(space);
+  });
 }
 
 void EtcdBackend::loaded(const std::string& space, const Answer* answer) {
@@ -128,15 +145,14 @@ void EtcdBackend::loaded(const std::string& space, const Answer* answer) {
     for (const std::string& at : places) {
       Place* place = find(at);
       if (place == nullptr) continue;
-      const Queue* queue = mirror_.queue(space, place->name);
-      const Entry* own = queue == nullptr ? nullptr : queue->find(session_.owner());
-      resync(*place, own == nullptr ? std::nullopt : std::optional(*own));
+      place->missed = true;
+      step(*place);
     }
     for (const std::string& name : mirror_.of_owner(space, session_.owner())) {
       if (find(place_of(space, name)) == nullptr) suspect(space, name);
     }
   } else if (!good) {
-    mirror_.forget(space);
+    load_again(space, kLoadAgain);
   }
   const auto questions = loading_.extract(space);
   if (questions.empty()) return;
@@ -170,7 +186,7 @@ void EtcdBackend::change_pin(QueryId query, std::string_view lockspace, std::str
   if (pin) {
     auto& put = *txn.add_success()->mutable_request_put();
     put.set_key(key);
-    put.set_value(etcd::pin_words(*pin));
+    put.set_value(pin_words(*pin));
   } else {
     txn.add_success()->mutable_request_delete_range()->set_key(key);
   }
@@ -188,22 +204,22 @@ void EtcdBackend::change_pin(QueryId query, std::string_view lockspace, std::str
 // From here on, what the session tells.
 
 void EtcdBackend::came_up() {
+  for (const auto& [at, place] : places_) spaces_.insert(place.space);
   for (const std::string& space : std::set<std::string>(spaces_)) load(space);
-  for (const auto& [at, place] : places_) {
-    if (!spaces_.contains(place.space)) load(place.space);
-  }
 }
 
 void EtcdBackend::went_down(const std::string& /*why*/) {
   mirror_.forget();
   strays_.clear();
+  std::vector<ClaimId> waiting;
   for (auto& [at, place] : places_) {
-    place.known = false;
     place.busy = false;
-    place.missed = true;
     place.blocker.clear();
     // Who is in the queue stays there as long as the lease does.
-    if (place.ask && (place.ask->now || place.own.create == 0)) wait_for_cluster(place);
+    if (place.ask && (place.ask->now || place.own.create == 0)) waiting.push_back(place.id);
+  }
+  for (const ClaimId id : waiting) {
+    if (Place* place = find(id)) wait_for_cluster(*place);
   }
   for (auto& [space, questions] : loading_) {
     std::erase_if(questions, [this](const Question& question) {
@@ -232,38 +248,73 @@ void EtcdBackend::expired(const std::string& why) {
 
 void EtcdBackend::watched(const etcd::wire::WatchResponse& response) {
   mirror_.apply(response, [this](const etcd::Mirror::Change& change) {
-    if (change.entry.owner == session_.owner()) own_changed(change);
     Place* place = find(place_of(change.space, change.name));
-    if (place == nullptr || !place->known) return;
-    if (place->held) hint(*place);
-    place = find(place_of(change.space, change.name));
-    if (place != nullptr) step(*place);
+    if (place != nullptr) {
+      if (place->held) hint(*place);
+      place = find(place_of(change.space, change.name));
+      if (place != nullptr) step(*place);
+    } else if (change.entry.owner == session_.owner() && !change.gone) {
+      suspect(std::string(change.space), std::string(change.name));
+    }
   });
 }
 
 // Of what we did ourselves the answer tells; else somebody else did it, or it came late.
-void EtcdBackend::own_changed(const etcd::Mirror::Change& change) {
-  Place* place = find(place_of(change.space, change.name));
-  if (place == nullptr) {
-    if (!change.gone) suspect(std::string(change.space), std::string(change.name));
-    return;
+void EtcdBackend::resync(Place& place, const Entry* own, int64_t revision) {
+  const bool same = own != nullptr && own->create == place.own.create;
+  const int64_t as_of = own != nullptr ? own->mod : std::max(place.own.mod, revision);
+  place.own = own != nullptr ? Entry(*own) : Entry{};
+  place.own.mod = as_of;
+  if (place.held) {
+    // It may have become less already, which is what is asked for.
+    const bool less = place.ask && covers(*place.held, place.ask->mode);
+    const bool enough = same && covers(own->mode, less ? place.ask->mode : *place.held);
+    if (!enough) {
+      return lose(place, "etcd: its key in " + cluster_ + " is gone: somebody deleted it");
+    }
+  } else if (own != nullptr) {
+    place.missed = true;
+    const bool fits = place.ask && !own->to && own->mode == place.ask->mode;
+    if (!fits) place.doomed = own->create;
   }
-  if (place->busy || !place->known || change.entry.mod <= place->own.mod) return;
-  resync(*place, change.gone ? std::nullopt : std::optional(change.entry));
+  step(place);
 }
 
-void EtcdBackend::resync(Place& place, const std::optional<Entry>& own) {
-  place.known = true;
-  place.busy = false;
-  const bool same = own && own->create == place.own.create &&
-                    (!place.held || covers(own->mode, *place.held));
-  place.own = own ? *own : Entry{};
-  if (place.held && !same) {
-    return lose(place, "etcd: its key in " + cluster_ + " is gone: somebody deleted it");
+// A watch should tell everything. Who has waited for long looks all the same whether the key that it
+// waits for is as the mirror has it (some members have lost events: etcd before 3.4.36 and 3.5.18).
+void EtcdBackend::look_around() {
+  outlet_->after(kLookTime / 4, [this] { look_around(); });
+  if (!session_.up()) return;
+  for (auto& [at, place] : places_) {
+    const bool waits = place.ask && !place.blocker.empty() && mirror_.knows(place.space);
+    if (!waits || Clock::now() - place.looked_at < kLookTime) continue;
+    place.looked_at = Clock::now();
+    look_at(place.space, place.name, place.blocker);
   }
-  const bool fits = place.ask && own && !own->to && own->mode == place.ask->mode;
-  if (!place.held && own && !fits) place.doomed = true;
-  step(place);
+}
+
+void EtcdBackend::look_at(const std::string& space, const std::string& name,
+                          const std::string& owner) {
+  etcd::wire::RangeRequest range;
+  range.set_key(keys_.lock(space, name) + owner);
+  const auto seen = [this, space, name, owner] {
+    const Queue* queue = mirror_.queue(space, name);
+    const Entry* entry = queue == nullptr ? nullptr : queue->find(owner);
+    return entry == nullptr ? 0 : entry->mod;
+  };
+  session_.call<etcd::wire::RangeRequest, etcd::wire::RangeResponse>(
+      "/etcdserverpb.KV/Range", range,
+      [this, space, seen](const etcd::wire::RangeResponse* answer) {
+        if (answer == nullptr) return;
+        const int64_t there = answer->kvs_size() == 0 ? 0 : answer->kvs(0).mod_revision();
+        const int64_t before = seen();
+        if (before == there) return;
+        outlet_->after(kTellTime, [this, space, seen, before] {
+          if (before == 0 || seen() != before || !mirror_.knows(space)) return;
+          spdlog::warn("etcd: {} has not told of a change", cluster_);
+          load_again(space, Duration::zero());
+        });
+      });
 }
 
 // A key of our lease that nobody here knows of may be one whose end is not told yet.
@@ -282,7 +333,6 @@ void EtcdBackend::sweep() {
     Place& place = places_[place_of(space, name)];
     place.space = space;
     place.name = name;
-    place.own = *own;
     step(place);
   }
 }

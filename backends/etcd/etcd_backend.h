@@ -25,7 +25,8 @@ namespace lockfs {
 /// sees in the mirror when its turn has come, and asks nobody. All on the loop.
 ///
 /// For each lock there is one operation on its way at a time, and each says of which revision of
-/// our key it speaks: what an ended connection delivers late changes nothing any more.
+/// our key it speaks: what an ended connection delivers late changes nothing any more, or makes a
+/// key that is seen and goes.
 class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
  public:
   /// How long an acquire waits for a cluster that is out of reach.
@@ -62,7 +63,7 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
     Mode mode = Mode::kNL;
     bool now = false;
     uint64_t number = 0;  ///< Never used twice.
-    TimePoint announced;  ///< When the others were told of a conversion.
+    std::optional<TimePoint> deadlocked;  ///< Since when it looks like that.
     TimerId patience = TimerId::kNone;
   };
   /// One lock: what the table wants of it, and what the cluster has of us.
@@ -72,14 +73,14 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
     ClaimId id = ClaimId::kNone;  ///< kNone: only its key is to go.
     std::optional<Mode> held;     ///< As the table knows it.
     std::optional<Ask> ask;
-    std::string words;     ///< Who; to be shown.
-    Entry own;             ///< Our key as it is there; `create` 0: it is not.
-    bool busy = false;     ///< An operation is on its way.
-    bool known = true;     ///< `own` is what the cluster has; else it will be told when it is loaded.
-    bool doomed = false;   ///< The key is to go before anything else.
-    bool missed = false;   ///< While it waited, not everything was seen.
+    std::string words;    ///< Who; to be shown.
+    Entry own;            ///< Our key, as of revision `mod`; `create` 0: there is none.
+    bool busy = false;    ///< An operation is on its way.
+    int64_t doomed = 0;   ///< The key that this revision made is to go before anything else.
+    bool missed = false;  ///< While it waited, not everything was seen.
     bool contended = false;
-    std::string blocker;   ///< The owner of the key that stands before ours.
+    std::string blocker;  ///< The owner of a key that stands before ours.
+    TimePoint looked_at;  ///< When that was looked at last.
   };
 
   void came_up() override;
@@ -95,6 +96,7 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
   };
   void when_known(const std::string& space, QueryId query, std::function<void()> work);
   void load(const std::string& space);
+  void load_again(const std::string& space, Duration time);
   void loaded(const std::string& space, const Answer* answer);
   void change_pin(QueryId query, std::string_view lockspace, std::string_view name,
                   const std::optional<Pin>& pin, bool fresh);
@@ -106,19 +108,24 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
   Place* find(ClaimId id);
   Place* find(const std::string& place);
   void step(Place& place);
+  bool adopt(Place& place);
   void send_acquire(Place& place);
-  void acquired(Place& place, const Entry& sent, const Answer& answer);
+  void acquired(Place& place, const Entry& sent, const Answer& answer, const Ask* ask);
   void send_try(Place& place);
-  void tried(Place& place, const Entry& sent, const Answer& answer);
+  void tried(Place& place, const Entry& sent, const Answer& answer, const Ask* ask);
   void wait_turn(Place& place);
   void convert(Place& place);
   void convert_now(Place& place, const Queue::Conversion& conversion, int64_t revision);
   void look_again(Place& place);
   void keep_up(Place& place);
   void send_delete(Place& place);
-  /// Overwrites our key; that may be a grant.
-  void put(Place& place, const Entry& entry, bool grants);
-  void transact(Place& place, const Txn& txn, std::function<void(Place&, const Answer&)> done);
+  /// What an operation is for. The grant and the refusal of an ask are of the ask that it was sent
+  /// for, never of a later one.
+  enum class For { kGrant, kAsk, kKey };
+  void put(Place& place, const Entry& entry, For what);
+  /// Done gets the ask for which it was, or null: it is over.
+  using Done = std::function<void(Place& place, const Answer& answer, const Ask* ask)>;
+  void transact(Place& place, const Txn& txn, For what, Done done);
   void retry(Place& place, Duration time);
   void granted(Place& place, int64_t token);
   void hint(Place& place);
@@ -127,10 +134,11 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
   void forsake(Place& place);
   void lose(Place& place, const std::string& why);
   void wait_for_cluster(Place& place);
-  /// Our key is not as we thought, or was not known.
-  void resync(Place& place, const std::optional<Entry>& own);
-  void resync_with(Place& place, const etcd::wire::RangeResponse& own);
-  void own_changed(const etcd::Mirror::Change& change);
+  /// Our key is not as we thought: what it is as of a revision.
+  void resync(Place& place, const Entry* own, int64_t revision);
+  void resync_with(Place& place, const etcd::wire::RangeResponse& own, int64_t revision);
+  void look_around();
+  void look_at(const std::string& space, const std::string& name, const std::string& owner);
   void suspect(const std::string& space, const std::string& name);
   void sweep();
 
@@ -148,6 +156,7 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
   etcd::Keys keys_;
   etcd::Mirror mirror_;
   uint64_t last_ask_ = 0;
+  int64_t last_end_ = 0;  ///< The latest revision in which a key of ours was deleted.
   std::unordered_map<std::string, Place> places_;
   std::unordered_map<ClaimId, Place*> by_id_;
   std::set<std::string> spaces_;  ///< Which the mirror is to know.

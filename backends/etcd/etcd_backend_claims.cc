@@ -1,43 +1,18 @@
 // SPDX-License-Identifier: MIT
-// The way of a claim: asked for, in the queue, granted, converted, given up.
+// The way of a claim: asked for, in the queue, granted, given up.
 #include <limits>
 #include <utility>
 
 #include "backends/etcd/etcd_backend.h"
+#include "backends/etcd/txn.h"
 
 namespace lockfs {
 namespace {
 
+using etcd::compare;
 using etcd::wire::Compare;
-using etcd::wire::RangeRequest;
 
 constexpr auto kRetry = std::chrono::milliseconds(500);
-// When a conversion met somebody else's change: until the mirror has that, too.
-constexpr auto kAgain = std::chrono::milliseconds(20);
-// A deadlock stays one; what looks like it for a moment is only not told yet.
-constexpr Duration kStands = std::chrono::milliseconds(100);
-// So many of a queue are read when a key is put into it: whoever is before ours is among them, or
-// the mirror will tell.
-constexpr int kFirst = 10;
-
-Compare& compare(etcd::wire::TxnRequest& txn, Compare::CompareTarget target, const std::string& key,
-                 Compare::CompareResult result, int64_t revision) {
-  Compare& out = *txn.add_compare();
-  out.set_target(target);
-  out.set_key(key);
-  out.set_result(result);
-  target == Compare::CREATE ? out.set_create_revision(revision) : out.set_mod_revision(revision);
-  return out;
-}
-
-void read_first(RangeRequest& range, const std::string& key) {
-  range.set_key(key);
-  range.set_range_end(etcd::Keys::end_of(key));
-  range.set_sort_target(RangeRequest::CREATE);
-  range.set_sort_order(RangeRequest::ASCEND);
-  range.set_limit(kFirst);
-}
-
 }  // namespace
 
 EtcdBackend::Place* EtcdBackend::find(ClaimId id) {
@@ -58,19 +33,21 @@ void EtcdBackend::acquire(ClaimId id, std::string_view lockspace, std::string_vi
     place->space = lockspace;
     place->name = name;
     place->id = id;
-    place->doomed = place->own.create != 0;  // What was released is not taken up again.
+    place->doomed = place->own.create;  // What was released is not taken up again.
+    place->own.mod = std::max(place->own.mod, last_end_);
     by_id_[id] = place;
   }
   place->ask = Ask{mode, now, ++last_ask_, {}, TimerId::kNone};
   // To hold less takes nothing from anybody: it is so at once, and the cluster is told.
   const bool less = place->held && covers(*place->held, mode) && !is_exclusive(mode);
   if (less) return granted(*place, 0);
-  session_.up() ? step(*place) : wait_for_cluster(*place);
+  const bool ready = session_.up() && mirror_.knows(place->space);
+  ready ? step(*place) : wait_for_cluster(*place);
 }
 
 // The cluster may be back in a moment.
 void EtcdBackend::wait_for_cluster(Place& place) {
-  if (session_.refused()) return fail(place, LockErrc::kUnreachable);
+  if (!session_.up() && session_.refused()) return fail(place, LockErrc::kUnreachable);
   place.ask->patience = loop_.timers.schedule(
       loop_.timers.now() + kPatience, [this, id = place.id, number = place.ask->number] {
         Place* late = find(id);
@@ -157,9 +134,10 @@ void EtcdBackend::hint(Place& place) {
 
 // The next thing that is to be done, if nothing is on its way.
 void EtcdBackend::step(Place& place) {
-  if (!session_.up() || place.busy || !place.known) return;
+  if (!session_.up() || place.busy || !mirror_.knows(place.space) || adopt(place)) return;
   const bool wanted = place.held || place.ask;
-  if (place.own.create != 0 && (place.doomed || !wanted)) return send_delete(place);
+  const bool doomed = place.doomed != 0 && place.doomed == place.own.create;
+  if (place.own.create != 0 && (doomed || !wanted)) return send_delete(place);
   if (!wanted) {
     places_.erase(place_of(place.space, place.name));
   } else if (!place.ask) {
@@ -173,33 +151,48 @@ void EtcdBackend::step(Place& place) {
   }
 }
 
+// What somebody else did to our key, or an operation of ours that came late.
+bool EtcdBackend::adopt(Place& place) {
+  const int64_t revision = mirror_.revision(place.space);
+  if (revision < place.own.mod) return false;
+  const Queue* queue = mirror_.queue(place.space, place.name);
+  const Entry* seen = queue == nullptr ? nullptr : queue->find(session_.owner());
+  const bool news = seen != nullptr ? seen->mod > place.own.mod : place.own.create != 0;
+  if (news) resync(place, seen, revision);
+  return news;
+}
+
 // As etcd's recipe does it: our key, unless it is there, and who else is there.
 void EtcdBackend::send_acquire(Place& place) {
   const Entry sent = entry_of(place);
   Txn txn;
   compare(txn, Compare::CREATE, key_of(place), Compare::EQUAL, 0);
   put_own(txn, place, sent);
-  read_first(*txn.add_success()->mutable_request_range(), keys_.lock(place.space, place.name));
+  etcd::read_first(*txn.add_success()->mutable_request_range(), keys_.lock(place.space, place.name));
   read_own(txn, place);
-  transact(place, txn, [this, sent](Place& asked, const Answer& answer) {
-    acquired(asked, sent, answer);
+  transact(place, txn, For::kAsk, [this, sent](Place& asked, const Answer& answer, const Ask* ask) {
+    acquired(asked, sent, answer, ask);
   });
 }
 
-void EtcdBackend::acquired(Place& place, const Entry& sent, const Answer& answer) {
-  if (!answer.succeeded()) return resync_with(place, answer.responses(0).response_range());
+void EtcdBackend::acquired(Place& place, const Entry& sent, const Answer& answer, const Ask* ask) {
+  const int64_t revision = answer.header().revision();
+  if (!answer.succeeded()) {
+    return resync_with(place, answer.responses(0).response_range(), revision);
+  }
   place.own = sent;
-  place.own.create = place.own.mod = answer.header().revision();
-  if (!place.ask || place.ask->mode != sent.mode) {
-    place.doomed = true;
+  place.own.create = place.own.mod = revision;
+  if (ask == nullptr) {
+    place.doomed = revision;
     return step(place);
   }
   const auto& first = answer.responses(1).response_range();
   const Queue queue = queue_in(place, first);
   const Entry* blocker = queue.blocker(place.own);
-  if (blocker == nullptr && !first.more()) return granted(place, place.own.create);
-  if (blocker != nullptr && place.ask->now) return fail(place, LockErrc::kWouldBlock);
+  if (blocker == nullptr && !first.more()) return granted(place, revision);
+  if (blocker != nullptr && ask->now) return fail(place, LockErrc::kWouldBlock);
   if (blocker != nullptr) place.blocker = blocker->owner;
+  place.looked_at = Clock::now();
   step(place);
 }
 
@@ -210,23 +203,26 @@ void EtcdBackend::send_try(Place& place) {
   Txn txn;
   compare(txn, Compare::CREATE, all, Compare::EQUAL, 0).set_range_end(etcd::Keys::end_of(all));
   put_own(txn, place, sent);
-  read_first(*txn.add_failure()->mutable_request_range(), all);
-  transact(place, txn, [this, sent](Place& asked, const Answer& answer) {
-    tried(asked, sent, answer);
+  read_own(txn, place);
+  etcd::read_first(*txn.add_failure()->mutable_request_range(), all);
+  transact(place, txn, For::kAsk, [this, sent](Place& asked, const Answer& answer, const Ask* ask) {
+    tried(asked, sent, answer, ask);
   });
 }
 
-void EtcdBackend::tried(Place& place, const Entry& sent, const Answer& answer) {
+void EtcdBackend::tried(Place& place, const Entry& sent, const Answer& answer, const Ask* ask) {
+  const int64_t revision = answer.header().revision();
   if (answer.succeeded()) {
     place.own = sent;
-    place.own.create = place.own.mod = answer.header().revision();
-    if (place.ask && place.ask->mode == sent.mode) return granted(place, place.own.create);
-    place.doomed = true;
+    place.own.create = place.own.mod = revision;
+    if (ask != nullptr) return granted(place, revision);
+    place.doomed = revision;
     return step(place);
   }
-  const Queue queue = queue_in(place, answer.responses(0).response_range());
-  if (const Entry* own = queue.find(sent.owner)) return resync(place, *own);
-  if (!place.ask || place.ask->mode != sent.mode) return step(place);
+  const auto& own = answer.responses(0).response_range();
+  if (own.kvs_size() != 0) return resync_with(place, own, revision);
+  if (ask == nullptr) return step(place);
+  const Queue queue = queue_in(place, answer.responses(1).response_range());
   Entry last = sent;
   last.create = std::numeric_limits<int64_t>::max();
   if (queue.blocker(last) != nullptr) return fail(place, LockErrc::kWouldBlock);
@@ -234,8 +230,8 @@ void EtcdBackend::tried(Place& place, const Entry& sent, const Answer& answer) {
 }
 
 void EtcdBackend::wait_turn(Place& place) {
-  const Queue* queue = mirror_.queue(place.space, place.name);
   if (mirror_.revision(place.space) < place.own.create) return;
+  const Queue* queue = mirror_.queue(place.space, place.name);
   const Entry* before = queue == nullptr ? nullptr : queue->find(place.blocker);
   if (before == nullptr || !Queue::stands_before(*before, place.own)) {
     before = queue == nullptr ? nullptr : queue->blocker(place.own);
@@ -250,99 +246,22 @@ void EtcdBackend::wait_turn(Place& place) {
   if (!late || !is_exclusive(place.ask->mode)) return granted(place, place.own.create);
   Entry entry = place.own;
   entry.converted = true;
-  put(place, entry, true);
+  put(place, entry, For::kGrant);
 }
 
-void EtcdBackend::convert(Place& place) {
-  const Mode mode = place.ask->mode;
-  if (covers(place.own.mode, mode)) {  // For a token.
-    Entry entry = place.own;
-    entry.mode = mode;
-    entry.to.reset();
-    entry.converted = true;
-    return put(place, entry, true);
-  }
-  if (mirror_.revision(place.space) < place.own.mod) return;
-  const Queue* queue = mirror_.queue(place.space, place.name);
-  const Queue nobody;
-  const auto conversion = (queue == nullptr ? nobody : *queue).convertible(place.own, mode);
-  if (conversion.turn == Queue::Turn::kNow) {
-    return convert_now(place, conversion, mirror_.revision(place.space));
-  }
-  if (place.ask->now) return look_again(place);
-  if (place.own.to == mode) {
-    if (conversion.turn != Queue::Turn::kDeadlock) return;
-    const Duration stands = Clock::now() - place.ask->announced;
-    return stands < kStands ? retry(place, kStands - stands) : fail(place, LockErrc::kDeadlock);
-  }
-  place.ask->announced = Clock::now();
-  Entry entry = place.own;
-  entry.to = mode;
-  entry.words = place.words;
-  put(place, entry, false);
-}
-
-// Unless anybody has come or changed anything since that revision.
-void EtcdBackend::convert_now(Place& place, const Queue::Conversion& conversion, int64_t revision) {
-  const std::string all = keys_.lock(place.space, place.name);
-  Entry entry = place.own;
-  entry.mode = place.ask->mode;
-  entry.to.reset();
-  entry.converted = true;
-  Txn txn;
-  compare(txn, Compare::MOD, key_of(place), Compare::EQUAL, place.own.mod);
-  compare(txn, Compare::MOD, all, Compare::LESS, revision + 1)
-      .set_range_end(etcd::Keys::end_of(all));
-  for (const Entry* guard : conversion.guards) {
-    compare(txn, Compare::MOD, all + guard->owner, Compare::EQUAL, guard->mod);
-  }
-  put_own(txn, place, entry);
-  transact(place, txn, [this, entry](Place& asked, const Answer& answer) {
-    if (!answer.succeeded()) return retry(asked, kAgain);
-    asked.own = entry;
-    asked.own.mod = answer.header().revision();
-    if (asked.ask && asked.ask->mode == entry.mode) return granted(asked, asked.own.mod);
-    step(asked);
-  });
-}
-
-// Who would not wait is not refused for what the mirror has not heard yet.
-void EtcdBackend::look_again(Place& place) {
-  const std::string all = keys_.lock(place.space, place.name);
-  Txn txn;
-  auto& range = *txn.add_success()->mutable_request_range();
-  range.set_key(all);
-  range.set_range_end(etcd::Keys::end_of(all));
-  transact(place, txn, [this](Place& asked, const Answer& answer) {
-    if (!asked.ask || !asked.held) return step(asked);
-    const Queue queue = queue_in(asked, answer.responses(0).response_range());
-    const auto conversion = queue.convertible(asked.own, asked.ask->mode);
-    if (conversion.turn != Queue::Turn::kNow) return fail(asked, LockErrc::kWouldBlock);
-    convert_now(asked, conversion, answer.header().revision());
-  });
-}
-
-// Others are to see who holds or waits, and no more than what is held. But a conversion counts from
-// when its key was changed last.
-void EtcdBackend::keep_up(Place& place) {
-  Entry entry = place.own;
-  entry.words = place.words;
-  if (place.held) entry.mode = *place.held;
-  entry.to.reset();
-  if (etcd::value_of(entry) != etcd::value_of(place.own)) put(place, entry, false);
-}
-
-void EtcdBackend::put(Place& place, const Entry& entry, bool grants) {
+void EtcdBackend::put(Place& place, const Entry& entry, For what) {
   Txn txn;
   compare(txn, Compare::MOD, key_of(place), Compare::EQUAL, place.own.mod);
   put_own(txn, place, entry);
   read_own(txn, place);
-  transact(place, txn, [this, entry, grants](Place& asked, const Answer& answer) {
-    if (!answer.succeeded()) return resync_with(asked, answer.responses(0).response_range());
+  transact(place, txn, what, [this, entry, what](Place& asked, const Answer& answer, const Ask* ask) {
+    const int64_t revision = answer.header().revision();
+    if (!answer.succeeded()) {
+      return resync_with(asked, answer.responses(0).response_range(), revision);
+    }
     asked.own = entry;
-    asked.own.mod = answer.header().revision();
-    if (grants && asked.ask && asked.ask->mode == entry.mode) return granted(asked, asked.own.mod);
-    step(asked);
+    asked.own.mod = revision;
+    what == For::kGrant && ask != nullptr ? granted(asked, revision) : step(asked);
   });
 }
 
@@ -351,26 +270,31 @@ void EtcdBackend::send_delete(Place& place) {
   compare(txn, Compare::CREATE, key_of(place), Compare::EQUAL, place.own.create);
   txn.add_success()->mutable_request_delete_range()->set_key(key_of(place));
   read_own(txn, place);
-  transact(place, txn, [this](Place& asked, const Answer& answer) {
-    asked.doomed = false;
+  transact(place, txn, For::kKey, [this](Place& asked, const Answer& answer, const Ask* /*ask*/) {
+    const int64_t revision = answer.header().revision();
+    if (!answer.succeeded()) {
+      return resync_with(asked, answer.responses(0).response_range(), revision);
+    }
+    last_end_ = std::max(last_end_, revision);
     asked.missed = false;
-    if (!answer.succeeded()) return resync_with(asked, answer.responses(0).response_range());
     asked.own = {};
+    asked.own.mod = revision;
     step(asked);
   });
 }
 
-void EtcdBackend::transact(Place& place, const Txn& txn,
-                           std::function<void(Place&, const Answer&)> done) {
+void EtcdBackend::transact(Place& place, const Txn& txn, For what, Done done) {
   place.busy = true;
   if (place.ask) loop_.timers.cancel(std::exchange(place.ask->patience, TimerId::kNone));
-  session_.transact(txn, [this, at = place_of(place.space, place.name),
+  session_.transact(txn, [this, at = place_of(place.space, place.name), what,
+                          number = place.ask ? place.ask->number : 0,
                           done = std::move(done)](const Answer* answer) {
     Place* asked = find(at);
     if (asked == nullptr) return;
     asked->busy = false;
-    if (answer != nullptr) return done(*asked, *answer);
-    if (asked->ask) return fail(*asked, LockErrc::kUnreachable);
+    const Ask* ask = asked->ask && asked->ask->number == number ? &*asked->ask : nullptr;
+    if (answer != nullptr) return done(*asked, *answer, ask);
+    if (ask != nullptr && what != For::kKey) return fail(*asked, LockErrc::kUnreachable);
     retry(*asked, kRetry);
   });
 }
@@ -381,10 +305,12 @@ void EtcdBackend::retry(Place& place, Duration time) {
   });
 }
 
-void EtcdBackend::resync_with(Place& place, const etcd::wire::RangeResponse& own) {
+void EtcdBackend::resync_with(Place& place, const etcd::wire::RangeResponse& own,
+                              int64_t revision) {
   place.missed = true;
-  if (own.kvs_size() == 0) return resync(place, std::nullopt);
-  resync(place, etcd::entry_of(own.kvs(0), session_.owner()));
+  if (own.kvs_size() == 0) return resync(place, nullptr, revision);
+  const Entry entry = etcd::entry_of(own.kvs(0), session_.owner());
+  resync(place, &entry, revision);
 }
 
 std::string EtcdBackend::key_of(const Place& place) const {

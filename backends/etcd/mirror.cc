@@ -1,31 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "backends/etcd/mirror.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <utility>
 
 #include "backends/key_values.h"
 
 namespace lockfs::etcd {
-namespace {
-
-std::optional<Pin> pin_in(std::string_view text) {
-  const KeyValues words = key_values(text);
-  Pin pin;
-  pin.uid = number_of<uid_t>(words, "uid");
-  pin.mode = number_of<uint16_t>(words, "mode");
-  pin.allocated = number_of<int>(words, "allocated") != 0;
-  return pin;
-}
-
-}  // namespace
-
-std::string pin_words(const Pin& pin) {
-  return fmt::format("uid={} mode={} allocated={}", pin.uid, pin.mode, pin.allocated ? 1 : 0);
-}
-
 Entry entry_of(const wire::KeyValue& key, std::string_view owner) {
   Entry entry;
   entry.owner = owner;
@@ -51,6 +32,14 @@ bool Mirror::knows(std::string_view space) const {
   return found != nullptr && found->loaded;
 }
 
+void Mirror::forget(const std::string& space) {
+  const auto known = spaces_.find(space);
+  if (known == spaces_.end()) return;
+  by_watch_.erase(known->second.number);
+  by_watch_.erase(known->second.number + 1);
+  spaces_.erase(known);
+}
+
 bool Mirror::expect(const std::string& space) { return spaces_.try_emplace(space).second; }
 
 void Mirror::load(const std::string& space, const wire::RangeResponse& locks,
@@ -70,7 +59,7 @@ void Mirror::load(const std::string& space, const wire::RangeResponse& locks,
   }
   const size_t skip_pins = keys_.pins(space).size();
   for (const wire::KeyValue& key : pins.kvs()) {
-    known.locks[key.key().substr(skip_pins)].pin = pin_in(key.value());
+    known.locks[key.key().substr(skip_pins)].pin = pin_of(key_values(key.value()));
   }
 }
 
@@ -89,9 +78,12 @@ void Mirror::apply(const wire::WatchResponse& response,
   const bool locks = known->second.number == response.watch_id();
   if (!locks && known->second.number + 1 != response.watch_id()) return;
   const size_t skip = (locks ? keys_.space(space) : keys_.pins(space)).size();
-  // All of it first: several keys may have been changed by one revision.
+  // All of it first: several keys may have been changed by one revision. A member that was behind may
+  // tell again what is known (etcd before 3.4.25).
   std::vector<Change> changes;
+  const int64_t before = known->second.revision;
   for (const wire::Event& event : response.events()) {
+    if (locks && event.kv().mod_revision() <= before) continue;
     if (!locks) {
       pinned(known->second, event, skip);
       continue;
@@ -120,7 +112,7 @@ void Mirror::pinned(Space& space, const wire::Event& event, size_t skip) {
     found->second.pin.reset();
     return collect(space, name);
   }
-  space.locks[name].pin = pin_in(event.kv().value());
+  space.locks[name].pin = pin_of(key_values(event.kv().value()));
 }
 
 void Mirror::collect(Space& space, std::string_view name) {

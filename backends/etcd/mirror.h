@@ -54,7 +54,7 @@ class Mirror {
     spaces_.clear();
     by_watch_.clear();
   }
-  void forget(const std::string& space) { spaces_.erase(space); }
+  void forget(const std::string& space);
   bool knows(std::string_view space) const;
   /// It is about to be loaded. False if it was.
   bool expect(const std::string& space);
@@ -114,8 +114,5 @@ class Mirror {
 
 /// A key as an Entry.
 Entry entry_of(const wire::KeyValue& key, std::string_view owner);
-
-/// A pin as it stands in its key.
-std::string pin_words(const Pin& pin);
 
 }  // namespace lockfs::etcd

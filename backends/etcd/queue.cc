@@ -2,6 +2,7 @@
 #include "backends/etcd/queue.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "backends/conversion_deadlock.h"
@@ -52,40 +53,44 @@ void read_value(std::string_view value, Entry& entry) {
 
 void Queue::put(Entry entry) {
   erase(entry.owner);
+  const Place place = place_of(entry);
   by_owner_[entry.owner] = entry.create;
   if (entry.converted) {
-    converted_.insert(entry.create);
+    converted_.insert(place);
     last_converted_ = std::max(last_converted_, entry.mod);
   }
-  entries_[entry.create] = std::move(entry);
+  entries_[place] = std::move(entry);
 }
 
 void Queue::erase(std::string_view owner) {
   const auto found = by_owner_.find(std::string(owner));
   if (found == by_owner_.end()) return;
-  entries_.erase(found->second);
-  converted_.erase(found->second);
+  const Place place{found->second, owner};
+  entries_.erase(place);
+  converted_.erase(place);
   by_owner_.erase(found);
 }
 
 const Entry* Queue::find(std::string_view owner) const {
   const auto found = by_owner_.find(std::string(owner));
-  return found == by_owner_.end() ? nullptr : &entries_.at(found->second);
+  return found == by_owner_.end() ? nullptr : &entries_.at({found->second, std::string(owner)});
 }
 
 bool Queue::stands_before(const Entry& one, const Entry& other) {
-  if (one.owner == other.owner || other.converted) return false;
-  const bool before = one.create < other.create;
-  if ((before || one.converted) && !compatible(one.mode, other.mode)) return true;
+  if (other.converted) return false;
+  const bool before = one.create != other.create ? one.create < other.create
+                                                 : one.owner < other.owner;
+  if (!before && (!one.converted || one.owner == other.owner)) return false;
+  if (!compatible(one.mode, other.mode)) return true;
   return before && one.to && other.create > one.mod && !compatible(*one.to, other.mode);
 }
 
 const Entry* Queue::blocker(const Entry& entry) const {
-  for (const int64_t create : converted_) {
-    const Entry& one = entries_.at(create);
+  for (const Place& place : converted_) {
+    const Entry& one = entries_.at(place);
     if (stands_before(one, entry)) return &one;
   }
-  for (auto before = entries_.lower_bound(entry.create); before != entries_.begin();) {
+  for (auto before = entries_.lower_bound(place_of(entry)); before != entries_.begin();) {
     const Entry& one = (--before)->second;
     if (stands_before(one, entry)) return &one;
   }
@@ -94,12 +99,12 @@ const Entry* Queue::blocker(const Entry& entry) const {
 
 // Of all who wait for the same mode it is the same one: so guards are few.
 const Entry* Queue::first_blocker(const Entry& entry) const {
-  for (const int64_t create : converted_) {
-    const Entry& one = entries_.at(create);
+  for (const Place& place : converted_) {
+    const Entry& one = entries_.at(place);
     if (stands_before(one, entry)) return &one;
   }
-  for (const auto& [create, one] : entries_) {
-    if (create >= entry.create) break;
+  for (const auto& [place, one] : entries_) {
+    if (place >= place_of(entry)) break;
     if (stands_before(one, entry)) return &one;
   }
   return nullptr;
@@ -109,7 +114,7 @@ Queue::Conversion Queue::convertible(const Entry& entry, Mode to) const {
   Conversion out;
   bool must_wait = false;
   std::vector<lockfs::Conversion> rivals;
-  for (const auto& [create, other] : entries_) {
+  for (const auto& [place, other] : entries_) {
     if (other.owner == entry.owner) continue;
     const bool asked_before = other.to && (!entry.to || other.mod < entry.mod);
     if (asked_before) rivals.push_back({other.mode, *other.to});
@@ -139,13 +144,26 @@ bool Queue::wanted(const Entry& entry) const {
   });
 }
 
+// In one pass: what stands before a key are the modes of those before it, those that ask for more,
+// and those that were converted.
 std::vector<RemoteClaim> Queue::claims(std::string_view self, std::string_view key) const {
   std::vector<RemoteClaim> out;
-  for (const auto& [create, entry] : entries_) {
+  std::array<bool, 6> before{};
+  std::vector<const Entry*> special;
+  for (const Place& place : converted_) special.push_back(&entries_.at(place));
+  for (const auto& [place, entry] : entries_) {
+    bool waits = std::any_of(special.begin(), special.end(), [&e = entry](const Entry* one) {
+      return stands_before(*one, e);
+    });
+    for (size_t m = 0; m < before.size() && !entry.converted; ++m) {
+      waits = waits || (before.at(m) && !compatible(static_cast<Mode>(m), entry.mode));
+    }
+    before.at(static_cast<size_t>(entry.mode)) = true;
+    if (entry.to && !entry.converted) special.push_back(&entry);
     if (entry.owner == self) continue;
     RemoteClaim claim;
     claim.mode = entry.mode;
-    claim.waiting = blocker(entry) != nullptr;
+    claim.waiting = waits;
     claim.who = presence_of(key_values(entry.words));
     claim.token = claim.who.token;
     if (entry.foreign) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "core/lock_backend.h"
@@ -47,8 +48,8 @@ class Queue {
 
   /// Must `other` wait for `one`?
   static bool stands_before(const Entry& one, const Entry& other);
-  /// What stands before a key, which need not be one of these: the last of them. Null: it is
-  /// granted.
+  /// One that stands before a key, which need not be one of these; of those that were made before
+  /// it the last. Null: it is granted.
   const Entry* blocker(const Entry& entry) const;
   /// All fencing tokens that conversions took are at most this one: to those who wait meanwhile it
   /// may be more than the revision that made their keys.
@@ -73,11 +74,13 @@ class Queue {
   std::vector<RemoteClaim> claims(std::string_view self, std::string_view key) const;
 
  private:
+  using Place = std::pair<int64_t, std::string>;  ///< Of one revision there may be several keys.
+  static Place place_of(const Entry& entry) { return {entry.create, entry.owner}; }
   const Entry* first_blocker(const Entry& entry) const;
 
-  std::map<int64_t, Entry> entries_;  ///< By `create`: no two keys have the same.
-  std::unordered_map<std::string, int64_t> by_owner_;
-  std::set<int64_t> converted_;  ///< Of those that are.
+  std::map<Place, Entry> entries_;
+  std::unordered_map<std::string, int64_t> by_owner_;  ///< `create`.
+  std::set<Place> converted_;                          ///< Of those that are.
   int64_t last_converted_ = 0;
 };
 

@@ -15,6 +15,7 @@ using std::chrono::milliseconds;
 
 constexpr auto kOpenTime = std::chrono::seconds(3);
 constexpr Duration kLongestSilence = std::chrono::seconds(2);
+constexpr Duration kLongestBeat = std::chrono::seconds(3);
 constexpr Duration kFirstBackoff = milliseconds(50);
 constexpr Duration kLongestBackoff = std::chrono::seconds(2);
 constexpr auto kFarewell = std::chrono::seconds(1);
@@ -63,6 +64,7 @@ void Session::down(const std::string& why) {
   beat_sent_.reset();
   keep_alive_.reset();
   watch_.reset();
+  watches_.clear();
   rpc_.reset();
   const std::string at = url_.members[member_++ % url_.members.size()].words();
   if (logged_ != why) spdlog::warn("etcd: {}: {}", at, why);
@@ -78,9 +80,10 @@ void Session::down(const std::string& why) {
 
 void Session::opening_failed(const grpc::Status& status) {
   const grpc::StatusCode code = status.error_code();
+  const bool opening = stage_ == Stage::kOpening;
   down(words_of(status));
-  refused_ = code == grpc::INVALID_ARGUMENT || code == grpc::PERMISSION_DENIED ||
-             code == grpc::UNAUTHENTICATED || code == grpc::FAILED_PRECONDITION;
+  refused_ = opening && (code == grpc::INVALID_ARGUMENT || code == grpc::PERMISSION_DENIED ||
+                         code == grpc::UNAUTHENTICATED || code == grpc::FAILED_PRECONDITION);
 }
 
 void Session::log_in() {
@@ -122,6 +125,7 @@ void Session::resume() {
   watch_ = rpc_->stream<wire::WatchRequest, wire::WatchResponse>(
       "/etcdserverpb.Watch/Watch",
       [this](const wire::WatchResponse& response) {
+        if (!watches_.contains(response.watch_id())) return;
         if (response.canceled()) return down("a watch ended: " + response.cancel_reason());
         if (up()) events_.watched(response);
       },
@@ -149,17 +153,32 @@ void Session::revoke(int64_t lease) {
       [](const grpc::Status& /*status*/, const wire::LeaseRevokeResponse& /*answer*/) {});
 }
 
+// With a read that needs a quorum.
 void Session::beat() {
   beat_sent_ = Clock::now();
-  beat_at_ = *beat_sent_ + ttl_ / 3;
+  beat_at_ = *beat_sent_ + std::min<Duration>(ttl_ / 3, kLongestBeat);
+  beat_answers_ = 0;
   wire::LeaseKeepAliveRequest request;
   request.set_id(lease_);
   keep_alive_->write(request);
+  wire::RangeRequest read;
+  read.set_key(url_.prefix + ".lockfs/beat");
+  rpc_->call<wire::RangeRequest, wire::RangeResponse>(
+      "/etcdserverpb.KV/Range", read,
+      [this](const grpc::Status& status, const wire::RangeResponse& /*answer*/) {
+        if (!status.ok()) return opening_failed(status);
+        beat_done();
+      });
 }
 
 void Session::beaten(const wire::LeaseKeepAliveResponse& answer) {
   if (answer.id() != lease_ || !beat_sent_) return;
   if (answer.ttl() <= 0) return expire("etcd: " + url_.words() + " has ended the lease");
+  beat_done();
+}
+
+void Session::beat_done() {
+  if (++beat_answers_ < 2 || !beat_sent_) return;
   renew(*beat_sent_);
   beat_sent_.reset();
   if (stage_ == Stage::kOpening) ready();
@@ -186,6 +205,7 @@ void Session::expire(const std::string& why) {
 
 void Session::watch(int64_t number, const std::string& key, const std::string& end,
                     int64_t revision) {
+  watches_.insert(number);
   wire::WatchRequest request;
   wire::WatchCreateRequest& create = *request.mutable_create_request();
   create.set_watch_id(number);
@@ -196,6 +216,7 @@ void Session::watch(int64_t number, const std::string& key, const std::string& e
 }
 
 void Session::unwatch(int64_t number) {
+  if (watches_.erase(number) == 0) return;
   wire::WatchRequest request;
   request.mutable_cancel_request()->set_watch_id(number);
   watch_->write(request);
@@ -206,7 +227,6 @@ bool Session::is_refusal(const grpc::Status& status) {
   switch (status.error_code()) {
     case grpc::RESOURCE_EXHAUSTED:
     case grpc::PERMISSION_DENIED:
-    case grpc::INVALID_ARGUMENT:
       if (logged_ != status.error_message()) {
         spdlog::warn("etcd: {}: {}", url_.words(), words_of(status));
       }

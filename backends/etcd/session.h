@@ -3,6 +3,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -31,8 +32,9 @@ class SessionEvents {
 /// All on the loop.
 ///
 /// The lease is counted from when its last renewal was sent, and given up a tenth before its end.
-/// After a change of its leader the cluster counts anew, from later: so it keeps our keys for
-/// longer than we believe to hold them, whichever member has answered.
+/// A renewal counts when the same member has also answered a read that needs a quorum, sent with
+/// it: else it may be of a leader that is none any more. After a change of its leader the cluster
+/// counts a lease anew, from later.
 class Session {
  public:
   /// Of a lease, which the session does not use.
@@ -47,7 +49,7 @@ class Session {
 
   void start();
   bool up() const { return stage_ == Stage::kUp; }
-  /// Until when? False from the end of the lease until came_up().
+  /// False from the end of the lease until came_up().
   bool holds_lease() const { return lease_end_ && Clock::now() < *lease_end_; }
   int64_t lease() const { return lease_; }
   /// The lease as it stands behind a lock's name: etcd's own clients write it so.
@@ -58,20 +60,23 @@ class Session {
   bool refused() const { return refused_; }
 
   /// While it is up(). `done` gets the answer; nothing, of a call that was refused for a reason of
-  /// its own, as for want of space or permission; and is not called if went_down() comes first.
+  /// its own, as for want of space or permission; and is not called if went_down() comes first. Of
+  /// a `large` answer nobody says how long it may take.
   template <class Request, class Response>
   void call(const char* method, const Request& request,
-            std::function<void(const Response* answer)> done) {
+            std::function<void(const Response* answer)> done, bool large = false) {
     rpc_->call<Request, Response>(
         method, request,
         [this, done = std::move(done)](const grpc::Status& status, const Response& answer) {
           if (status.ok()) return done(&answer);
           if (is_refusal(status)) done(nullptr);
-        });
+        },
+        large);
   }
   void transact(const wire::TxnRequest& request,
-                std::function<void(const wire::TxnResponse* answer)> done) {
-    call<wire::TxnRequest, wire::TxnResponse>("/etcdserverpb.KV/Txn", request, std::move(done));
+                std::function<void(const wire::TxnResponse* answer)> done, bool large = false) {
+    call<wire::TxnRequest, wire::TxnResponse>("/etcdserverpb.KV/Txn", request, std::move(done),
+                                              large);
   }
   /// Tells all changes of keys of [key, end) from `revision` on, under a number that is not in use.
   void watch(int64_t number, const std::string& key, const std::string& end, int64_t revision);
@@ -91,6 +96,7 @@ class Session {
   void revoke(int64_t lease);
   void beat();
   void beaten(const wire::LeaseKeepAliveResponse& answer);
+  void beat_done();
   void renew(TimePoint sent);
   void expire(const std::string& why);
   bool is_refusal(const grpc::Status& status);
@@ -105,6 +111,7 @@ class Session {
   std::unique_ptr<net::Rpc> rpc_;
   std::shared_ptr<KeepAlive> keep_alive_;
   std::shared_ptr<Watch> watch_;
+  std::set<int64_t> watches_;
   size_t member_ = 0;  ///< Which of the members, counted on and on.
   Stage stage_ = Stage::kDown;
   TimePoint since_;  ///< Of this stage.
@@ -112,7 +119,8 @@ class Session {
   Duration ttl_{};
   std::vector<int64_t> former_;  ///< Leases that we do not use any more; to be revoked.
   std::optional<TimePoint> lease_end_;
-  std::optional<TimePoint> beat_sent_;  ///< Of the beat that has no answer.
+  std::optional<TimePoint> beat_sent_;  ///< Of the beat that has not both its answers.
+  int beat_answers_ = 0;
   TimePoint beat_at_;
   std::string trouble_ = "not connected yet";
   std::string logged_;

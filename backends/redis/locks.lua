@@ -17,7 +17,7 @@
 local prefix, node, link, database, verb = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local NONE, NL, PW, EX, SLOT = -1, 0, 4, 5, 6
 local TOKENS = 1000
-local FORMAT = '1'
+local FORMAT = '2'
 
 local function key(kind, of) return prefix .. ':' .. kind .. (of and ':' .. of or '') end
 

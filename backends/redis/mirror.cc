@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "backends/redis/mirror.h"
 
-#include <fmt/format.h>
-
 #include <utility>
 
 #include "backends/key_values.h"
@@ -12,21 +10,7 @@ namespace {
 
 constexpr size_t kPartsOfClaim = 4;
 
-std::optional<Pin> pin_in(std::string_view text) {
-  if (text.empty()) return std::nullopt;
-  const KeyValues words = key_values(text);
-  Pin pin;
-  pin.uid = number_of<uid_t>(words, "uid");
-  pin.mode = number_of<uint16_t>(words, "mode");
-  pin.allocated = number_of<int>(words, "allocated") != 0;
-  return pin;
-}
-
 }  // namespace
-
-std::string pin_words(const Pin& pin) {
-  return fmt::format("uid={} mode={} allocated={}", pin.uid, pin.mode, pin.allocated ? 1 : 0);
-}
 
 bool Mirror::knows(std::string_view lockspace) const {
   const auto found = spaces_.find(lockspace);
@@ -67,7 +51,7 @@ void Mirror::set(Space& space, const Parts& parts) {
   if (parts.size() < 2 || slash == std::string_view::npos) return;
   const std::string_view name = parts.front().substr(slash + 1);
   Shown shown;
-  shown.pin = pin_in(parts[1]);
+  if (!parts[1].empty()) shown.pin = pin_of(key_values(parts[1]));
   for (size_t i = 2; i + kPartsOfClaim <= parts.size(); i += kPartsOfClaim) {
     RemoteClaim claim;
     const KeyValues words = key_values(parts[i + 3]);

@@ -55,7 +55,4 @@ class Mirror {
   std::map<std::string, Space, std::less<>> spaces_;
 };
 
-/// A pin as it stands in the database.
-std::string pin_words(const Pin& pin);
-
 }  // namespace lockfs::redis

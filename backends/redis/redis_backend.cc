@@ -115,7 +115,7 @@ void RedisBackend::pin(QueryId query, std::string_view lockspace, std::string_vi
                        const Pin& pin, bool fresh) {
   const auto space = std::string(lockspace);
   const auto lock = std::string(name);
-  node_.call({"pin", space, lock, redis::pin_words(pin), fresh ? "1" : "0"},
+  node_.call({"pin", space, lock, pin_words(pin), fresh ? "1" : "0"},
              [=, this](const Answer& answer) { pinned(query, space, lock, pin, answer); });
 }
 

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+// What a claim holds becomes more or less, and others are shown it.
+#include "backends/etcd/etcd_backend.h"
+#include "backends/etcd/txn.h"
+
+namespace lockfs {
+namespace {
+
+using etcd::compare;
+using etcd::wire::Compare;
+
+// A deadlock stays one; what looks like it for a moment is only not told yet.
+constexpr Duration kStands = std::chrono::milliseconds(100);
+// When a conversion met somebody else's change: until the mirror has that, too.
+constexpr auto kAgain = std::chrono::milliseconds(20);
+
+}  // namespace
+
+void EtcdBackend::convert(Place& place) {
+  const Mode mode = place.ask->mode;
+  Entry entry = place.own;
+  entry.mode = mode;
+  entry.to.reset();
+  entry.converted = true;
+  if (covers(place.own.mode, mode)) return put(place, entry, For::kGrant);  // For a token.
+  if (place.own.mode != *place.held) return keep_up(place);  // Others still wait for what it was.
+  if (mirror_.revision(place.space) < place.own.mod) return;
+  const Queue* queue = mirror_.queue(place.space, place.name);
+  const Queue nobody;
+  const auto conversion = (queue == nullptr ? nobody : *queue).convertible(place.own, mode);
+  if (conversion.turn == Queue::Turn::kNow) {
+    return convert_now(place, conversion, mirror_.revision(place.space));
+  }
+  if (place.ask->now) return look_again(place);
+  if (place.own.to != mode) {
+    entry = place.own;
+    entry.to = mode;
+    entry.words = place.words;
+    return put(place, entry, For::kAsk);
+  }
+  if (conversion.turn != Queue::Turn::kDeadlock) {
+    place.ask->deadlocked.reset();
+  } else if (!place.ask->deadlocked) {
+    place.ask->deadlocked = Clock::now();
+    retry(place, kStands);
+  } else if (Clock::now() - *place.ask->deadlocked >= kStands) {
+    fail(place, LockErrc::kDeadlock);
+  }
+}
+
+// Unless anybody has come or changed anything since that revision.
+void EtcdBackend::convert_now(Place& place, const Queue::Conversion& conversion, int64_t revision) {
+  const std::string all = keys_.lock(place.space, place.name);
+  Entry entry = place.own;
+  entry.mode = place.ask->mode;
+  entry.to.reset();
+  entry.converted = true;
+  Txn txn;
+  compare(txn, Compare::MOD, key_of(place), Compare::EQUAL, place.own.mod);
+  compare(txn, Compare::MOD, all, Compare::LESS, revision + 1)
+      .set_range_end(etcd::Keys::end_of(all));
+  for (const Entry* guard : conversion.guards) {
+    compare(txn, Compare::MOD, all + guard->owner, Compare::EQUAL, guard->mod);
+  }
+  put_own(txn, place, entry);
+  read_own(txn, place);
+  transact(place, txn, For::kAsk, [this, entry](Place& asked, const Answer& answer, const Ask* ask) {
+    const int64_t now = answer.header().revision();
+    if (!answer.succeeded()) {
+      const auto& own = answer.responses(0).response_range();
+      const bool ours = own.kvs_size() != 0 && own.kvs(0).mod_revision() == asked.own.mod;
+      return ours ? retry(asked, kAgain) : resync_with(asked, own, now);
+    }
+    asked.own = entry;
+    asked.own.mod = now;
+    ask != nullptr ? granted(asked, now) : step(asked);
+  });
+}
+
+// Who would not wait is not refused for what the mirror has not heard yet.
+void EtcdBackend::look_again(Place& place) {
+  const std::string all = keys_.lock(place.space, place.name);
+  Txn txn;
+  auto& range = *txn.add_success()->mutable_request_range();
+  range.set_key(all);
+  range.set_range_end(etcd::Keys::end_of(all));
+  transact(place, txn, For::kAsk, [this](Place& asked, const Answer& answer, const Ask* ask) {
+    if (ask == nullptr || !asked.held) return step(asked);
+    const Queue queue = queue_in(asked, answer.responses(0).response_range());
+    const auto conversion = queue.convertible(asked.own, ask->mode);
+    if (conversion.turn != Queue::Turn::kNow) return fail(asked, LockErrc::kWouldBlock);
+    convert_now(asked, conversion, answer.header().revision());
+  });
+}
+
+// Others are to see who holds or waits, and no more than what is held. But a conversion counts from
+// when its key was changed last.
+void EtcdBackend::keep_up(Place& place) {
+  if (place.held && !covers(place.own.mode, *place.held)) {
+    return lose(place, "etcd: its key in " + cluster_ + " says less than what is held");
+  }
+  Entry entry = place.own;
+  entry.words = place.words;
+  if (place.held) entry.mode = *place.held;
+  entry.to.reset();
+  if (etcd::value_of(entry) != etcd::value_of(place.own)) put(place, entry, For::kKey);
+}
+
+}  // namespace lockfs
