@@ -266,9 +266,9 @@ void EtcdBackend::resync(Place& place, const Entry* own, int64_t revision) {
   place.own = own != nullptr ? Entry(*own) : Entry{};
   place.own.mod = as_of;
   if (place.held) {
-    // It may have become less already, which is what is asked for.
-    const bool less = place.ask && covers(*place.held, place.ask->mode);
-    const bool enough = same && covers(own->mode, less ? place.ask->mode : *place.held);
+    // It may have become already what is asked for.
+    const bool done = same && place.ask && own->mode == place.ask->mode;
+    const bool enough = done || (same && covers(own->mode, *place.held));
     if (!enough) {
       return lose(place, "etcd: its key in " + cluster_ + " is gone: somebody deleted it");
     }

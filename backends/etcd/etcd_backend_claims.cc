@@ -37,7 +37,7 @@ void EtcdBackend::acquire(ClaimId id, std::string_view lockspace, std::string_vi
     place->own.mod = std::max(place->own.mod, last_end_);
     by_id_[id] = place;
   }
-  place->ask = Ask{mode, now, ++last_ask_, {}, TimerId::kNone};
+  place->ask = Ask{mode, now, false, ++last_ask_, {}, TimerId::kNone};
   // To hold less takes nothing from anybody: it is so at once, and the cluster is told.
   const bool less = place->held && covers(*place->held, mode) && !is_exclusive(mode);
   if (less) return granted(*place, 0);
@@ -58,13 +58,17 @@ void EtcdBackend::wait_for_cluster(Place& place) {
 }
 
 void EtcdBackend::cancel(ClaimId id) {
-  const Place* place = find(id);
+  Place* place = find(id);
   if (place == nullptr || !place->ask) return;
-  outlet_->post([this, id, number = place->ask->number] {
+  const auto interrupt = [this, id, number = place->ask->number] {
     Place* still = find(id);
     if (still == nullptr || !still->ask || still->ask->number != number) return;
     fail(*still, LockErrc::kInterrupted);
-  });
+  };
+  // Whether a conversion that is on its way has been made is known in a moment.
+  if (!place->held || !place->busy) return outlet_->post(interrupt);
+  place->ask->cancelled = true;
+  outlet_->after(kPatience, interrupt);
 }
 
 void EtcdBackend::release(ClaimId id) {
@@ -135,6 +139,7 @@ void EtcdBackend::hint(Place& place) {
 // The next thing that is to be done, if nothing is on its way.
 void EtcdBackend::step(Place& place) {
   if (!session_.up() || place.busy || !mirror_.knows(place.space) || adopt(place)) return;
+  if (place.ask && place.ask->cancelled) return fail(place, LockErrc::kInterrupted);
   const bool wanted = place.held || place.ask;
   const bool doomed = place.doomed != 0 && place.doomed == place.own.create;
   if (place.own.create != 0 && (doomed || !wanted)) return send_delete(place);

@@ -41,9 +41,9 @@ void EtcdBackend::convert(Place& place) {
   if (conversion.turn != Queue::Turn::kDeadlock) {
     place.ask->deadlocked.reset();
   } else if (!place.ask->deadlocked) {
-    place.ask->deadlocked = Clock::now();
+    place.ask->deadlocked = loop_.timers.now();
     retry(place, kStands);
-  } else if (Clock::now() - *place.ask->deadlocked >= kStands) {
+  } else if (loop_.timers.now() - *place.ask->deadlocked >= kStands) {
     fail(place, LockErrc::kDeadlock);
   }
 }

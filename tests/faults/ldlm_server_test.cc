@@ -28,6 +28,16 @@ std::chrono::milliseconds since(Clock::time_point then) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - then);
 }
 
+// What lockfs says that does not start with this source.
+std::string refusal(const std::string& source) {
+  try {
+    const Mount mount({}, source);
+    return "it is mounted";
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+}
+
 class Ldlm : public testing::Test {
  protected:
   void SetUp() override {
@@ -62,15 +72,6 @@ class Ldlm : public testing::Test {
     return 0;
   }
   static bool is_lost(int fd) { return write_command(fd, "renew") == ESTALE; }
-  // What lockfs says that does not start with this source.
-  static std::string refusal(const std::string& source) {
-    try {
-      const Mount mount({}, source);
-      return "it is mounted";
-    } catch (const std::runtime_error& error) {
-      return error.what();
-    }
-  }
   static size_t count_of(const std::string& text, const std::string& words) {
     size_t count = 0;
     for (size_t at = 0; (at = text.find(words, at)) != std::string::npos; ++at) ++count;
@@ -81,7 +82,7 @@ class Ldlm : public testing::Test {
   std::vector<int> descriptors_;
 };
 
-TEST_F(Ldlm, UrlsThatMeanNothingAreRefusedInWords) {
+TEST(LdlmAlone, UrlsThatMeanNothingAreRefusedInWords) {
   const std::vector<std::pair<std::string, std::string>> wrong = {
       {"ldlm:", "takes //HOST:PORT"},
       {"ldlm://", "a host is missing"},
@@ -98,6 +99,19 @@ TEST_F(Ldlm, UrlsThatMeanNothingAreRefusedInWords) {
       {"ldlms://h?ca=/nowhere", "cannot read"},
       {"ldlms://h?cert=/etc/passwd", "cert and key go together"}};
   for (const auto& [url, words] : wrong) EXPECT_THAT(refusal(url), HasSubstr(words)) << url;
+}
+
+TEST(LdlmAlone, WithoutAServerEveryAcquireAnswersWithinASecond) {
+  const Mount mount({}, "ldlm://127.0.0.1:" + std::to_string(free_port()));
+  const auto begin = Clock::now();
+  EXPECT_EQ(open(mount.lock("none").c_str(), O_RDWR | O_CREAT | O_EXCL, 0666), -1);
+  EXPECT_EQ(errno, EHOSTUNREACH);
+  const int fd = open(mount.lock("none").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  EXPECT_EQ(write_command(fd, "EX"), EHOSTUNREACH);
+  EXPECT_EQ(write_command(fd, "SLOT size=2 try"), EHOSTUNREACH);
+  EXPECT_LT(since(begin), std::chrono::milliseconds(3500));
+  EXPECT_THAT(mount.log(), HasSubstr("Connection refused"));
+  close(fd);
 }
 
 TEST_F(Ldlm, PasswordsAreAskedForAndNotShown) {
