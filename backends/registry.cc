@@ -18,6 +18,10 @@
 #include "backends/etcd/etcd_url.h"
 #endif
 #include "backends/file/file_backend.h"
+#ifdef LOCKFS_LDLM
+#include "backends/ldlm/ldlm_backend.h"
+#include "backends/ldlm/ldlm_url.h"
+#endif
 #include "backends/libpod/libpod_backend.h"
 #include "backends/memory.h"
 #ifdef LOCKFS_REDIS
@@ -232,6 +236,28 @@ Made make_etcd(std::string_view /*rest*/, EventLoop& /*loop*/) {
 #endif
 constexpr char kEtcd[] = "etcd";             // NOLINT(*-avoid-c-arrays): a template's argument.
 constexpr char kEtcdTls[] = "etcds";         // NOLINT(*-avoid-c-arrays)
+#ifdef LOCKFS_LDLM
+template <const char* scheme>
+Wrong check_ldlm(std::string_view rest) {
+  const auto url = ldlm::parse_url(scheme, rest);
+  return url ? std::nullopt : Wrong(url.error());
+}
+template <const char* scheme>
+Made make_ldlm(std::string_view rest, EventLoop& loop) {
+  return std::make_unique<LdlmBackend>(loop, *ldlm::parse_url(scheme, rest));
+}
+#else
+template <const char* scheme>
+Wrong check_ldlm(std::string_view /*rest*/) {
+  return std::string(scheme) + ": this lockfs was built without gRPC";
+}
+template <const char* scheme>
+Made make_ldlm(std::string_view rest, EventLoop& /*loop*/) {
+  return tl::make_unexpected(*check_ldlm<scheme>(rest));
+}
+#endif
+constexpr char kLdlm[] = "ldlm";             // NOLINT(*-avoid-c-arrays): a template's argument.
+constexpr char kLdlmTls[] = "ldlms";         // NOLINT(*-avoid-c-arrays)
 constexpr char kRedis[] = "redis";           // NOLINT(*-avoid-c-arrays): a template's argument.
 constexpr char kRedisTls[] = "rediss";       // NOLINT(*-avoid-c-arrays)
 constexpr char kRedisUnix[] = "redis+unix";  // NOLINT(*-avoid-c-arrays)
@@ -250,7 +276,9 @@ constexpr std::array kRows = {Row{"memory", check_memory, make_memory},
                               Row{kRedisUnix, check_redis<kRedisUnix>, make_redis<kRedisUnix>},
                               Row{kEtcd, check_etcd<kEtcd>, make_etcd<kEtcd>},
                               Row{kEtcdTls, check_etcd<kEtcdTls>, make_etcd<kEtcdTls>},
-                              Row{"elock", check_elock, make_elock}};
+                              Row{"elock", check_elock, make_elock},
+                              Row{kLdlm, check_ldlm<kLdlm>, make_ldlm<kLdlm>},
+                              Row{kLdlmTls, check_ldlm<kLdlmTls>, make_ldlm<kLdlmTls>}};
 
 const Row* row_of(std::string_view url) {
   const size_t colon = url.find(':');

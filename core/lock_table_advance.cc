@@ -77,10 +77,10 @@ std::optional<LockErrc> LockTable::claim_for(Lock& lock, Owner& owner, const Req
     return LockErrc::kOk;
   }
   Mode need = lock.needed(&owner, request.want);
-  if (!lock.space->backend->traits().shared_modes) need = Mode::kEX;
   const bool is_slot = request.want.is_slot();
   const SlotClaim slots = {lock.slots_needed(&owner, request.want),
                            is_slot ? request.want.slots : lock.slot_size};
+  if (!lock.space->backend->traits().shared_modes && !is_slot) need = Mode::kEX;
   const bool takes_token = is_exclusive(request.want.mode) && !request.want.is_slot();
   const auto ready = [&](const Claim& claim) {
     // While it is being made stronger, it is what it was until then, and covers this after it too.
@@ -272,7 +272,7 @@ bool LockTable::settle_claim(Lock& lock) {
   }
   SlotClaim slots = {lock.slots_needed(nullptr, {}), lock.slot_size};
   if (slots.count == 0) slots = {};
-  if (!traits.other_nodes || !traits.shared_modes) return false;
+  if (!traits.other_nodes || (!traits.shared_modes && slots.count == 0)) return false;
   if (need == claim.mode && slots == claim.slots) return false;
   if (claim.weakening && claim.error != LockErrc::kOk) {  // It failed; wait for the next event.
     claim.weakening = false;

@@ -158,6 +158,8 @@ bool Session::take_request() {
     }
     return false;
   }
+  // It may have been stopped: what ended meanwhile, ends before this.
+  loop_.timers.advance(Clock::now());
   fuse_buf request{};
   request.size = static_cast<size_t>(n);
   request.mem = buffer_.data();

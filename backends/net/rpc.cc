@@ -56,12 +56,18 @@ Rpc::Rpc(EventLoop& loop, RpcThread& thread, const Endpoint& server)
   // Else it is one connection with others to the same server, and with what that remembers.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  // It pings to measure the way, and servers end connections that ping often.
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   arguments.SetMaxReceiveMessageSize(-1);
   channel_ = grpc::CreateCustomChannel(server.words(), credentials(server), arguments);
 }
 
 Rpc::~Rpc() {
   outlet_->close();
+  if (watch_ != nullptr) {
+    const std::lock_guard guard(watch_->mutex);
+    watch_->channel.reset();
+  }
   for (const auto& call : calls_) call->context.TryCancel();
   for (const auto& [stream, context] : streams_) context->TryCancel();
 }
@@ -71,6 +77,25 @@ std::optional<TimePoint> Rpc::unanswered_since() const {
     if (call->since) return call->since;
   }
   return std::nullopt;
+}
+
+void Rpc::when_broken(std::function<void()> broken) {
+  watch_ = std::make_shared<Watch>();
+  watch_->channel = channel_;
+  watch_->broken = [outlet = outlet_, broken = std::move(broken)] { outlet->post(broken); };
+  look(watch_, thread_.queue());
+}
+
+// From state to state. The end of a channel is one, too: nothing of it stays in the queue.
+void Rpc::look(const std::shared_ptr<Watch>& watch, grpc::CompletionQueue& queue) {
+  const std::lock_guard guard(watch->mutex);
+  if (watch->channel == nullptr) return;
+  const grpc_connectivity_state now = watch->channel->GetState(false);
+  const auto changed = [watch, &queue, now](bool /*ok*/) {
+    now == GRPC_CHANNEL_READY ? watch->broken() : look(watch, queue);
+  };
+  watch->channel->NotifyOnStateChange(now, std::chrono::system_clock::time_point::max(), &queue,
+                                      RpcThread::tag(changed));
 }
 
 void Rpc::prepare(grpc::ClientContext& context) const {

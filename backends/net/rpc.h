@@ -8,6 +8,7 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
@@ -114,7 +115,18 @@ class Rpc {
   /// Since when the oldest call has had no answer, of those that do not wait.
   std::optional<TimePoint> unanswered_since() const;
 
+  /// Before the first call: `broken` is called once, when the connection that was there is no more,
+  /// also while no call is on its way. A call after it goes over another connection.
+  void when_broken(std::function<void()> broken);
+
  private:
+  /// What gRPC is to tell of the connection. It may come when this has ended.
+  struct Watch {
+    std::mutex mutex;
+    std::shared_ptr<grpc::Channel> channel;  ///< Null: this has ended.
+    std::function<void()> broken;            ///< Posts that.
+  };
+  static void look(const std::shared_ptr<Watch>& watch, grpc::CompletionQueue& queue);
   struct AnyCall {
     virtual ~AnyCall() = default;
     grpc::ClientContext context;
@@ -141,6 +153,7 @@ class Rpc {
   RpcThread& thread_;
   std::shared_ptr<Outlet> outlet_;
   std::shared_ptr<grpc::Channel> channel_;
+  std::shared_ptr<Watch> watch_;
   std::vector<std::pair<std::string, std::string>> metadata_;
   std::list<std::shared_ptr<AnyCall>> calls_;
   std::vector<std::pair<std::shared_ptr<void>, grpc::ClientContext*>> streams_;
@@ -153,11 +166,13 @@ void Rpc::call(const char* method, const Request& request,
   if (!waits) call->since = Clock::now();
   call->request = request;
   const auto place = calls_.insert(calls_.end(), call);
-  const auto answered = [this, place, call, done = std::move(done)] {
+  // It holds no call, and so no channel: what is posted stays there when the loop has ended.
+  const auto answered = [this, place, done = std::move(done)] {
+    const auto ended = std::static_pointer_cast<Call<Request, Response>>(*place);
     calls_.erase(place);
-    done(call->status, call->response);  // This may have ended then.
+    done(ended->status, ended->response);  // This may have ended then.
   };
-  start(method, call, [outlet = outlet_, answered](bool /*ok*/) { outlet->post(answered); });
+  start(method, call, [outlet = outlet_, call, answered](bool /*ok*/) { outlet->post(answered); });
 }
 
 template <class Request, class Response>

@@ -13,6 +13,9 @@
 #ifdef LOCKFS_ETCD
 #include "tests/support/etcd_server.h"
 #endif
+#ifdef LOCKFS_LDLM
+#include "tests/support/ldlm_server.h"
+#endif
 #ifdef LOCKFS_REDIS
 #include "tests/support/redis_server.h"
 #endif
@@ -106,6 +109,22 @@ class EtcdWorld final : public World {
 };
 #endif
 
+#ifdef LOCKFS_LDLM
+class LdlmWorld final : public World {
+ public:
+  std::string source() const override {
+    return "ldlm://127.0.0.1:" + std::to_string(server_.port()) + "?lease=3s";
+  }
+  bool fifo() const override { return true; }
+  bool shares_modes() const override { return false; }
+  bool sees_others() const override { return false; }
+  double takeover() const override { return 3 * 1.5; }
+
+ private:
+  LdlmServer server_;
+};
+#endif
+
 // lockfs's own server of elock's protocol.
 class ElockWorld final : public World {
  public:
@@ -132,6 +151,9 @@ std::unique_ptr<World> make_world(const std::string& name) {
   if (name == "redis") return std::make_unique<RedisWorld>();
 #endif
   if (name == "elock") return std::make_unique<ElockWorld>();
+#ifdef LOCKFS_LDLM
+  if (name == "ldlm") return std::make_unique<LdlmWorld>();
+#endif
 #ifdef LOCKFS_ETCD
   if (name == "etcd") return std::make_unique<EtcdWorld>();
 #endif
@@ -146,6 +168,9 @@ std::vector<std::string> world_names() {
 #endif
 #ifdef LOCKFS_ETCD
   if (EtcdServer::is_here()) names.emplace_back("etcd");
+#endif
+#ifdef LOCKFS_LDLM
+  if (LdlmServer::is_here()) names.emplace_back("ldlm");
 #endif
   return names;
 }

@@ -14,6 +14,7 @@
 #include <fstream>
 
 #include "tests/contract/witness.h"
+#include "tests/faults/descriptors.h"
 #include "tests/support/mount.h"
 #include "tests/support/proxy.h"
 
@@ -28,31 +29,16 @@ std::chrono::milliseconds since(Clock::time_point then) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - then);
 }
 
-// What lockfs says that does not start with this source.
-std::string refusal(const std::string& source) {
-  try {
-    const Mount mount({}, source);
-    return "it is mounted";
-  } catch (const std::runtime_error& error) {
-    return error.what();
-  }
-}
+class LdlmAlone : public DescriptorTest {};
 
-class Ldlm : public testing::Test {
+class Ldlm : public DescriptorTest {
  protected:
   void SetUp() override {
     if (!LdlmServer::is_here()) GTEST_SKIP() << LdlmServer::missing();
   }
-  ~Ldlm() override {
-    for (const int fd : descriptors_) close(fd);
-  }
   static std::string source(int port, const std::string& rest = "?lease=2s",
                             const std::string& login = "") {
     return "ldlm://" + login + "127.0.0.1:" + std::to_string(port) + rest;
-  }
-  int open_lock(const Mount& mount, const std::string& name) {
-    descriptors_.push_back(open(mount.lock(name).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
-    return descriptors_.back();
   }
   // What a command on a new descriptor ends with, which goes on holding.
   int ask(const Mount& mount, const std::string& name, const std::string& command) {
@@ -65,24 +51,15 @@ class Ldlm : public testing::Test {
     close(fd);
     return result;
   }
-  int exclusive(const Mount& mount, const std::string& name) {
-    const int fd = open(mount.lock(name).c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd < 0) return errno;
-    descriptors_.push_back(fd);
-    return 0;
-  }
   static bool is_lost(int fd) { return write_command(fd, "renew") == ESTALE; }
   static size_t count_of(const std::string& text, const std::string& words) {
     size_t count = 0;
     for (size_t at = 0; (at = text.find(words, at)) != std::string::npos; ++at) ++count;
     return count;
   }
-
- private:
-  std::vector<int> descriptors_;
 };
 
-TEST(LdlmAlone, UrlsThatMeanNothingAreRefusedInWords) {
+TEST_F(LdlmAlone, UrlsThatMeanNothingAreRefusedInWords) {
   const std::vector<std::pair<std::string, std::string>> wrong = {
       {"ldlm:", "takes //HOST:PORT"},
       {"ldlm://", "a host is missing"},
@@ -101,7 +78,7 @@ TEST(LdlmAlone, UrlsThatMeanNothingAreRefusedInWords) {
   for (const auto& [url, words] : wrong) EXPECT_THAT(refusal(url), HasSubstr(words)) << url;
 }
 
-TEST(LdlmAlone, WithoutAServerEveryAcquireAnswersWithinASecond) {
+TEST_F(LdlmAlone, WithoutAServerEveryAcquireAnswersWithinASecond) {
   const Mount mount({}, "ldlm://127.0.0.1:" + std::to_string(free_port()));
   const auto begin = Clock::now();
   EXPECT_EQ(open(mount.lock("none").c_str(), O_RDWR | O_CREAT | O_EXCL, 0666), -1);

@@ -8,6 +8,9 @@
 #include <stdexcept>
 
 #include "tests/support/elock_server.h"
+#ifdef LOCKFS_LDLM
+#include "tests/support/ldlm_server.h"
+#endif
 #ifdef LOCKFS_ETCD
 #include "tests/support/etcd_server.h"
 #endif
@@ -82,6 +85,29 @@ class ElockRemote final : public Remote {
   const int lease_;
 };
 
+#ifdef LOCKFS_LDLM
+class LdlmRemote final : public Remote {
+ public:
+  explicit LdlmRemote(int lease) : lease_(lease) {}
+  int port() const override { return server_.port(); }
+  std::string source(int port) const override {
+    return "ldlm://127.0.0.1:" + std::to_string(port) + "?lease=" + std::to_string(lease_) + "s";
+  }
+  double lease() const override { return lease_; }
+  bool survives_restart() const override { return false; }
+  bool notices_silence() const override { return true; }
+  bool frees_at_disconnect() const override { return true; }
+  bool sees_others() const override { return false; }
+  void signal(int number) override { server_.signal(number); }
+  void kill() override { server_.kill(); }
+  void start() override { server_.start(); }
+
+ private:
+  LdlmServer server_;
+  const int lease_;
+};
+#endif
+
 }  // namespace
 
 std::unique_ptr<Remote> make_remote(const std::string& name, int lease) {
@@ -90,6 +116,9 @@ std::unique_ptr<Remote> make_remote(const std::string& name, int lease) {
 #endif
 #ifdef LOCKFS_ETCD
   if (name == "etcd") return std::make_unique<EtcdRemote>(lease);
+#endif
+#ifdef LOCKFS_LDLM
+  if (name == "ldlm") return std::make_unique<LdlmRemote>(lease);
 #endif
   if (name == "elock") return std::make_unique<ElockRemote>(lease);
   throw std::runtime_error("no server " + name);
@@ -102,6 +131,9 @@ std::vector<std::string> remote_names() {
 #endif
 #ifdef LOCKFS_ETCD
   if (EtcdServer::is_here()) names.emplace_back("etcd");
+#endif
+#ifdef LOCKFS_LDLM
+  if (LdlmServer::is_here()) names.emplace_back("ldlm");
 #endif
   return names;
 }

@@ -26,6 +26,8 @@ class Remote {
   virtual bool survives_restart() const = 0;
   /// Whether who says nothing for a lease has nothing, though its connection is there.
   virtual bool notices_silence() const = 0;
+  /// Whether the server frees what a connection held as soon as that ends, whoever ended it.
+  virtual bool frees_at_disconnect() const { return false; }
   /// Whether a mount sees who waits on another.
   virtual bool sees_others() const = 0;
   /// Ends the server at once, and starts it again; its data may be lost.

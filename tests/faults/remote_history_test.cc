@@ -234,7 +234,7 @@ class RemoteHistory : public testing::TestWithParam<std::string> {
       case 7:
         network.mute(true);
         wait_for(between(0, 0.1));
-        network.cut();
+        cut(node);
         network.mute(false);
         break;
       case 8:
@@ -242,9 +242,16 @@ class RemoteHistory : public testing::TestWithParam<std::string> {
         wait_for(between(0, 0.3));
         network.slow(0);
         break;
-      default: network.cut(); break;
+      default: cut(node); break;
     }
     wait_for(between(0, 0.3));
+  }
+
+  // Who is told of it first, the server or the mount, is chance.
+  void cut(size_t node) {
+    const int64_t when = monotonic();
+    networks_.at(node)->cut();
+    if (remote_->frees_at_disconnect()) nobody_can_tell(node, when);
   }
 
   void freeze(size_t node) {

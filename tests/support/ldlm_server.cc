@@ -28,7 +28,7 @@ struct Found {
 };
 
 Found find(const std::string& what) {
-  std::FILE* pipe = popen(("'" LDLM_GET "' " + what + " 2>&1").c_str(), "r");
+  std::FILE* pipe = popen(("'" LDLM_GET "' where " + what + " 2>&1").c_str(), "r");
   if (pipe == nullptr) throw std::runtime_error("popen");
   std::string text;
   std::array<char, 4096> buffer{};
