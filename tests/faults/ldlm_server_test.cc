@@ -117,33 +117,25 @@ TEST_F(Ldlm, PasswordsAreAskedForAndNotShown) {
 }
 
 TEST_F(Ldlm, ByTlsItIsReachedWhenBothProveWhoTheyAre) {
-  std::string dir = "/tmp/lockfs-tls-XXXXXX";
-  ASSERT_NE(mkdtemp(dir.data()), nullptr);
-  const std::string make =
-      "cd " + dir +
-      " && openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
-      " -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout key -out cert 2>/dev/null";
-  ASSERT_EQ(system(make.c_str()), 0);
-  {
-    const LdlmServer server(
-        {"--tls_cert", dir + "/cert", "--tls_key", dir + "/key", "--client_ca", dir + "/cert"});
-    const auto url = [&](const std::string& host, const std::string& rest) {
-      return "ldlms://" + host + ":" + std::to_string(server.port()) + rest;
-    };
-    const std::string ours = "cert=" + dir + "/cert&key=" + dir + "/key";
-    const Mount one({}, url("127.0.0.1", "?ca=" + dir + "/cert&" + ours));
-    const Mount two({}, url("localhost", "?ca=" + dir + "/cert&" + ours));
-    EXPECT_EQ(exclusive(one, "tls"), 0) << one.log();
-    EXPECT_EQ(exclusive(two, "tls"), EEXIST) << two.log();
-    for (const std::string& rest : {"?ca=" + dir + "/cert", "?" + ours}) {
-      const Mount stranger({}, url("127.0.0.1", rest));
-      EXPECT_EQ(exclusive(stranger, "x"), EHOSTUNREACH) << rest;
-      EXPECT_THAT(stranger.log(), HasSubstr("ldlm: ")) << rest;
-    }
-    const Mount plain({}, source(server.port()));
-    EXPECT_EQ(exclusive(plain, "x"), EHOSTUNREACH);
+  const Certificate certificate;
+  const LdlmServer server({"--tls_cert", certificate.file(), "--tls_key", certificate.key(),
+                           "--client_ca", certificate.file()});
+  const auto url = [&](const std::string& host, const std::string& rest) {
+    return "ldlms://" + host + ":" + std::to_string(server.port()) + rest;
+  };
+  const std::string theirs = "ca=" + certificate.file();
+  const std::string ours = "cert=" + certificate.file() + "&key=" + certificate.key();
+  const Mount one({}, url("127.0.0.1", "?" + theirs + "&" + ours));
+  const Mount two({}, url("localhost", "?" + theirs + "&" + ours));
+  EXPECT_EQ(exclusive(one, "tls"), 0) << one.log();
+  EXPECT_EQ(exclusive(two, "tls"), EEXIST) << two.log();
+  for (const std::string& rest : {theirs, ours}) {
+    const Mount stranger({}, url("127.0.0.1", "?" + rest));
+    EXPECT_EQ(exclusive(stranger, "x"), EHOSTUNREACH) << rest;
+    EXPECT_THAT(stranger.log(), HasSubstr("ldlm: ")) << rest;
   }
-  std::filesystem::remove_all(dir);
+  const Mount plain({}, source(server.port()));
+  EXPECT_EQ(exclusive(plain, "x"), EHOSTUNREACH);
 }
 
 TEST_F(Ldlm, WhatIsHeldIsRenewedAndWhatWaitsIsServedInItsOrder) {
