@@ -53,8 +53,8 @@ TEST_P(SharedViews, TheTraitsAreThoseOfTheWorld) {
     EXPECT_EQ(traits(i, "backend"), GetParam());
     EXPECT_EQ(traits(i, "fifo"), world().fifo() ? "true" : "false");
     EXPECT_EQ(traits(i, "other_nodes"), world().separate_nodes() ? "true" : "false");
-    EXPECT_EQ(traits(i, "sees_other_nodes"), "true");
-    EXPECT_EQ(traits(i, "shared_modes"), "true");
+    EXPECT_EQ(traits(i, "sees_other_nodes"), world().sees_others() ? "true" : "false");
+    EXPECT_EQ(traits(i, "shared_modes"), world().shares_modes() ? "true" : "false");
     EXPECT_EQ(traits(i, "max_name_bytes"), std::to_string(world().max_name_bytes()));
     EXPECT_EQ(traits(i, "max_lockspace_bytes"), std::to_string(world().max_lockspace_bytes()));
     EXPECT_EQ(shown(i, "free", "backend"), "") << "a free lock has no picture";
@@ -62,6 +62,7 @@ TEST_P(SharedViews, TheTraitsAreThoseOfTheWorld) {
 }
 
 TEST_P(SharedViews, BothNodesListWhatIsHeldOnEither) {
+  if (!world().sees_others()) GTEST_SKIP() << "others are met, not seen";
   const int a = open_lock(0, "a");
   const int b = open_lock(1, "b");
   const int both[] = {open_lock(0, "both"), open_lock(1, "both")};
@@ -88,6 +89,7 @@ TEST_P(SharedViews, BothNodesListWhatIsHeldOnEither) {
 }
 
 TEST_P(SharedViews, BothNodesListHundredsOfNames) {
+  if (!world().sees_others()) GTEST_SKIP() << "others are met, not seen";
   std::set<std::string> all;
   std::vector<int> held;
   for (size_t i = 0; i < 400; ++i) {
@@ -105,6 +107,7 @@ TEST_P(SharedViews, BothNodesListHundredsOfNames) {
 }
 
 TEST_P(SharedViews, BothNodesShowTheHoldersOfBoth) {
+  if (!world().sees_others()) GTEST_SKIP() << "others are met, not seen";
   const int one = open_lock(0, "readers");
   const int two = open_lock(1, "readers");
   ASSERT_EQ(write_command(one, "PR note=zero"), 0);
@@ -123,6 +126,7 @@ TEST_P(SharedViews, BothNodesShowTheHoldersOfBoth) {
 }
 
 TEST_P(SharedViews, AWaiterIsShownOnTheOtherNodeForAsLongAsItWaits) {
+  if (!world().sees_others()) GTEST_SKIP() << "others are met, not seen";
   ASSERT_EQ(write_command(open_lock(0, "wanted"), "PR"), 0);
   auto waiter = std::make_unique<Child>([path = lock(1, "wanted")] { return ask(path, "PW"); });
   for (const size_t i : {0, 1}) {
@@ -137,6 +141,7 @@ TEST_P(SharedViews, AWaiterIsShownOnTheOtherNodeForAsLongAsItWaits) {
 }
 
 TEST_P(SharedViews, ANameThatIsOnlyWantedIsNotThere) {
+  if (!world().sees_others()) GTEST_SKIP() << "others are met, not seen";
   const int holder = open_lock(0, "half");
   ASSERT_EQ(write_command(holder, "EX"), 0);
   Child waiter([path = lock(1, "half")] { return ask(path, "EX timeout=60s"); });
@@ -147,12 +152,14 @@ TEST_P(SharedViews, ANameThatIsOnlyWantedIsNotThere) {
 }
 
 TEST_P(SharedViews, ALockHeldElsewhereCannotBeRemoved) {
+  if (!world().sees_others()) GTEST_SKIP() << "others are met, not seen";
   ASSERT_EQ(write_command(open_lock(0, "busy"), "CR"), 0);
   EXPECT_TRUE(sees([&] { return unlink(lock(1, "busy").c_str()) == -1 && errno == EBUSY; }))
       << errno;
 }
 
 TEST_P(SharedViews, APinsModeIsThatOfTheOtherNode) {
+  if (!world().sees_others()) GTEST_SKIP() << "others are met, not seen";
   const int fd = open_lock(0, "narrow");
   ASSERT_EQ(futimens(fd, nullptr), 0);
   ASSERT_EQ(fchmod(fd, 0640), 0);
@@ -164,6 +171,7 @@ TEST_P(SharedViews, APinsModeIsThatOfTheOtherNode) {
 }
 
 TEST_P(SharedViews, LockspacesOfOneNameAreOneAndOthersAreOthers) {
+  if (!world().sees_others()) GTEST_SKIP() << "others are met, not seen";
   if (!world().separate_nodes()) GTEST_SKIP() << "one mount has each lockspace once";
   const std::string space(world().max_lockspace_bytes(), 's');
   const std::string name(world().max_name_bytes(), 'n');
@@ -175,6 +183,7 @@ TEST_P(SharedViews, LockspacesOfOneNameAreOneAndOthersAreOthers) {
 }
 
 TEST_P(SharedViews, OddNamesAreThemselvesOnBothNodes) {
+  if (!world().sees_others()) GTEST_SKIP() << "others are met, not seen";
   std::string slashes;
   const size_t most = world().max_name_bytes();
   for (size_t i = 0; i < std::min<size_t>(most, 255 / 3); ++i) slashes += "%2F";
@@ -189,6 +198,7 @@ TEST_P(SharedViews, OddNamesAreThemselvesOnBothNodes) {
 }
 
 TEST_P(SharedViews, SlotsAreSharedOrRefused) {
+  if (!world().sees_others()) GTEST_SKIP() << "others are met, not seen";
   const int one = open_lock(0, "slots");
   const int two = open_lock(1, "slots");
   const int three = open_lock(0, "slots");
@@ -203,6 +213,7 @@ TEST_P(SharedViews, SlotsAreSharedOrRefused) {
 
 // DLM users keep a number in it that the next holder goes on from, wherever that one is.
 TEST_P(SharedViews, TheValueBlockIsSharedOrRefused) {
+  if (!world().sees_others()) GTEST_SKIP() << "others are met, not seen";
   const int one = open_lock(0, "value");
   const int two = open_lock(1, "value");
   ASSERT_EQ(write_command(one, "EX"), 0);
@@ -220,6 +231,7 @@ TEST_P(SharedViews, TheValueBlockIsSharedOrRefused) {
 }
 
 TEST_P(SharedViews, TheTokenIsShownOnTheOtherNodeAlsoAfterAHandOver) {
+  if (!world().sees_others()) GTEST_SKIP() << "others are met, not seen";
   const int one = open_lock(0, "token");
   const int two = open_lock(0, "token");
   ASSERT_EQ(write_command(one, "EX"), 0);
@@ -238,6 +250,7 @@ TEST_P(SharedViews, TheTokenIsShownOnTheOtherNodeAlsoAfterAHandOver) {
 }
 
 TEST_P(SharedViews, AttributesTellOfAHolderOnTheOtherNode) {
+  if (!world().sees_others()) GTEST_SKIP() << "others are met, not seen";
   const int holder = open_lock(0, "attributes");
   ASSERT_EQ(write_command(holder, "EX"), 0);
   const std::string token = std::to_string(token_of(holder));
@@ -251,6 +264,7 @@ TEST_P(SharedViews, AttributesTellOfAHolderOnTheOtherNode) {
 }
 
 TEST_P(SharedViews, FcntlGetlkTellsOfAHolderOnTheOtherNode) {
+  if (!world().sees_others()) GTEST_SKIP() << "others are met, not seen";
   ASSERT_EQ(write_command(open_lock(0, "getlk"), "EX"), 0);
   const int asks = open_lock(1, "getlk");
   EXPECT_TRUE(sees([&] {
@@ -261,6 +275,7 @@ TEST_P(SharedViews, FcntlGetlkTellsOfAHolderOnTheOtherNode) {
 }
 
 TEST_P(SharedViews, BreakingALockOfTheOtherNodeBreaksItOrSaysThatItCannot) {
+  if (!world().sees_others()) GTEST_SKIP() << "others are met, not seen";
   const int holder = open_lock(0, "break");
   ASSERT_EQ(write_command(holder, "EX"), 0);
   int result = 0;

@@ -27,6 +27,8 @@ class World {
   virtual bool delete_lock(const std::string& /*name*/) { return false; }
   /// Whether there is a file behind each lock.
   virtual bool has_files() const { return false; }
+  /// Whether who waits is told when its turn has come; else it asks again and again.
+  virtual bool asks_once() const { return true; }
   /// Whether nodes share CR..PW; else each claim is EX towards the others.
   virtual bool shares_modes() const { return true; }
   /// Whether a node sees what others hold, wait for and have pinned; else it meets them.
@@ -70,6 +72,7 @@ class ContractTest : public testing::TestWithParam<std::string> {
   }
   /// What a node lists in a lockspace.
   std::set<std::string> listed(size_t i, const std::string& lockspace = "default");
+  static bool is_stopped(pid_t process);
   /// Waits until a node shows so many waiters: each of its own, and one for each other node that
   /// waits for its turn.
   bool eventually_waiting(size_t i, const std::string& name, size_t count);
