@@ -167,6 +167,7 @@ void LockTable::granted(ClaimId id, Mode mode, TokenBlock tokens) {
   if (claim->mode != mode) claim->contended = false;  // Of what it was; the hint comes again.
   claim->mode = mode;
   claim->slots = mode == Mode::kCW ? claim->asked_slots : SlotClaim{};
+  if (!claim->held) claim->turns = kLocalTurns;
   claim->held = true;
   claim->tokens = tokens;
   if (claim->in_call) return;
@@ -238,11 +239,14 @@ void LockTable::stand_back(Claim& claim) {
   });
 }
 
-// Must a newcomer stand back, so that the claim is given up when those that hold it end?
+// Must a newcomer stand back, so that the claim is given up when those that hold it end? A backend
+// that does not say who else wants it may always have somebody.
 bool LockTable::yields(const Lock& lock, const Owner& owner) const {
   const bool newcomer = !owner.holding || !owner.held.above_null();
-  return newcomer && lock.claim != nullptr && !lock.claim->asking && lock.claim->contended &&
-         lock.claim->turns == 0;
+  if (!newcomer || lock.claim == nullptr || lock.claim->asking) return false;
+  const LockTraits& traits = lock.space->backend->traits();
+  const bool unheard = traits.other_nodes && !traits.contention_hints && lock.claim->held;
+  return (lock.claim->contended || unheard) && lock.claim->turns == 0;
 }
 
 void LockTable::lost(ClaimId id, std::string_view why) {

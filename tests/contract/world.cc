@@ -225,8 +225,10 @@ bool ContractTest::eventually_waiting(size_t i, const std::string& name, size_t 
   return eventually([&] {
     size_t seen = waiters(i);
     for (size_t of = 0; !world_->sees_others() && of < nodes_.size(); ++of) {
-      const bool answers = !is_stopped(node(of).daemon());
-      if (of != i && answers && waiters(of) != 0) ++seen;
+      if (of == i || is_stopped(node(of).daemon())) continue;
+      const std::string holder = shown(of, name, "holders.0.pid");
+      const bool holds = !holder.empty() && holder != "0" && holder != "null";
+      if (!holds && waiters(of) != 0) ++seen;
     }
     return seen == count;
   });

@@ -46,6 +46,7 @@ class AsyncBackend : public BlindBackend {
   AsyncBackend() {
     traits_.name = "async";
     traits_.other_nodes = true;
+    traits_.contention_hints = true;
     traits_.value_block = false;
   }
   const LockTraits& traits() const override { return traits_; }

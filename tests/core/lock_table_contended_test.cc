@@ -45,6 +45,26 @@ TEST_F(LockTableContended, ItIsGivenUpAfterAFewTurns) {
   EXPECT_THAT(observer.take(), ElementsAre(Answer{next, kOk}));
 }
 
+// Where nobody says so, somebody else may always want it.
+TEST_F(LockTableContended, WithoutHintsItIsGivenUpAfterAFewTurnsInAnyCase) {
+  change_traits().contention_hints = false;
+  OwnerId holder = granted_owner(Mode::kEX);
+  const ClaimId claim = lock().claim->id;
+  OwnerId next = waiter(Mode::kEX);
+  for (uint32_t turn = 1; turn < LockTable::kLocalTurns; ++turn) {
+    table.release(holder);
+    ASSERT_THAT(observer.take(), ElementsAre(Answer{next, kOk})) << turn;
+    holder = next;
+    next = waiter(Mode::kEX);
+  }
+  ASSERT_THAT(released, IsEmpty());
+  table.release(holder);
+  EXPECT_THAT(released, ElementsAre(claim));
+  ASSERT_THAT(asks, SizeIs(1)) << "and asked for anew";
+  grant();
+  EXPECT_THAT(observer.take(), ElementsAre(Answer{next, kOk}));
+}
+
 TEST_F(LockTableContended, ReadersThatComeDoNotKeepItForEver) {
   const OwnerId first = granted_owner(Mode::kPR);
   contend();

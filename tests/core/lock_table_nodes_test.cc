@@ -126,6 +126,7 @@ struct Node final : BlindBackend, LockObserver {
   Node() {
     traits_.name = "toy";
     traits_.other_nodes = true;
+    traits_.contention_hints = true;
   }
   const LockTraits& traits() const override { return traits_; }
   void acquire(ClaimId claim, std::string_view, std::string_view name, Mode mode,
