@@ -92,6 +92,8 @@ class BlindEngine : public LockBackend, protected ClaimEvents {
     asked_[claim] = {std::string(lockspace), std::string(name)};
   }
   void forget(ClaimId claim) { asked_.erase(claim); }
+  /// A number for an acquire, never used twice: so that a cancel that is told later ends no other.
+  uint64_t next_ask() { return ++last_ask_; }
 
   ClaimEvents* const events_ = this;
   LockTraits traits_;
@@ -120,6 +122,7 @@ class BlindEngine : public LockBackend, protected ClaimEvents {
 
   ClaimEvents* told_ = nullptr;
   OwnPins pins_;
+  uint64_t last_ask_ = 0;
   std::unordered_map<ClaimId, std::pair<std::string, std::string>> asked_;
 };
 

@@ -136,6 +136,7 @@ void ElockBackend::acquire(ClaimId id, std::string_view lockspace, std::string_v
   claim.key = key_of(lockspace, name);
   claim.mode = mode;
   claim.now = now;
+  claim.number = next_ask();
   claim.pending = true;
   claim.since = loop_.timers.now();
   ask(id);
@@ -197,7 +198,12 @@ void ElockBackend::fail(ClaimId id, LockErrc why) {
 }
 
 void ElockBackend::cancel(ClaimId id) {
-  outlet_->post([this, id] { fail(id, LockErrc::kInterrupted); });
+  const auto found = claims_.find(id);
+  if (found == claims_.end()) return;
+  outlet_->post([this, id, number = found->second.number] {
+    const auto still = claims_.find(id);
+    if (still != claims_.end() && still->second.number == number) fail(id, LockErrc::kInterrupted);
+  });
 }
 
 void ElockBackend::release(ClaimId id) {

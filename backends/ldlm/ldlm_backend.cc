@@ -83,6 +83,7 @@ void LdlmBackend::acquire_slots(ClaimId id, std::string_view lockspace, std::str
 }
 
 void LdlmBackend::ask(ClaimId id, Claim& claim, bool now, uint32_t size) {
+  claim.number = next_ask();
   claim.pending = true;
   claim.had = claim.keys.size();
   if (size != claim.size) return fail(id, LockErrc::kInvalid);
@@ -149,7 +150,12 @@ void LdlmBackend::lose(ClaimId id, const std::string& why) {
 }
 
 void LdlmBackend::cancel(ClaimId id) {
-  outlet_->post([this, id] { fail(id, LockErrc::kInterrupted); });
+  const auto found = claims_.find(id);
+  if (found == claims_.end()) return;
+  outlet_->post([this, id, number = found->second.number] {
+    const auto still = claims_.find(id);
+    if (still != claims_.end() && still->second.number == number) fail(id, LockErrc::kInterrupted);
+  });
 }
 
 void LdlmBackend::release(ClaimId id) {

@@ -156,6 +156,7 @@ void GoDlmBackend::acquire(ClaimId id, std::string_view lockspace, std::string_v
   claim.key = key_of(lockspace, name);
   claim.asked = mode;
   claim.now = now;
+  claim.number = next_ask();
   claim.pending = true;
   claim.since = loop_.timers.now();
   if (claim.token.empty()) claim.token = fmt::format("{}{:012x}", identity_, ++last_token_);
@@ -210,7 +211,12 @@ void GoDlmBackend::fail(ClaimId id, LockErrc why) {
 }
 
 void GoDlmBackend::cancel(ClaimId id) {
-  outlet_->post([this, id] { fail(id, LockErrc::kInterrupted); });
+  const auto found = claims_.find(id);
+  if (found == claims_.end()) return;
+  outlet_->post([this, id, number = found->second.number] {
+    const auto still = claims_.find(id);
+    if (still != claims_.end() && still->second.number == number) fail(id, LockErrc::kInterrupted);
+  });
 }
 
 // Without a connection its key is deleted later, or ends with its lease.

@@ -118,6 +118,8 @@ class LdlmWorld final : public World {
   bool fifo() const override { return true; }
   bool shares_modes() const override { return false; }
   bool sees_others() const override { return false; }
+  bool has_slots() const override { return true; }
+  bool keeps_size() const override { return true; }
   double takeover() const override { return 3 * 1.5; }
 
  private:

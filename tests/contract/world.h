@@ -35,6 +35,8 @@ class World {
   virtual bool sees_others() const { return true; }
   /// Whether nodes share counting semaphores.
   virtual bool has_slots() const { return false; }
+  /// Whether a lock keeps the size that its slots had first, though nobody uses it any more.
+  virtual bool keeps_size() const { return false; }
   /// Whether a node sees what another holds as soon as it is granted; else a moment later.
   virtual bool sees_at_once() const { return true; }
   /// How long others may have to wait for what a killed daemon held, in seconds.
