@@ -13,15 +13,13 @@
 #include "backends/elock/elock_backend.h"
 #include "backends/elock/elock_url.h"
 #endif
-#ifdef LOCKFS_ETCD
+#ifdef LOCKFS_GRPC
 #include "backends/etcd/etcd_backend.h"
 #include "backends/etcd/etcd_url.h"
-#endif
-#include "backends/file/file_backend.h"
-#ifdef LOCKFS_LDLM
 #include "backends/ldlm/ldlm_backend.h"
 #include "backends/ldlm/ldlm_url.h"
 #endif
+#include "backends/file/file_backend.h"
 #include "backends/libpod/libpod_backend.h"
 #include "backends/memory.h"
 #ifdef LOCKFS_REDIS
@@ -39,11 +37,11 @@ namespace {
 using Made = tl::expected<std::unique_ptr<LockBackend>, std::string>;
 using Wrong = std::optional<std::string>;
 
-Wrong check_memory(std::string_view rest) {
+Wrong check_memory(std::string_view /*scheme*/, std::string_view rest) {
   if (rest.empty()) return std::nullopt;
   return "memory: takes nothing behind the colon, but has '" + std::string(rest) + "'";
 }
-Made make_memory(std::string_view /*rest*/, EventLoop& /*loop*/) {
+Made make_memory(std::string_view /*scheme*/, std::string_view /*rest*/, EventLoop& /*loop*/) {
   return std::make_unique<MemoryBackend>();
 }
 
@@ -98,7 +96,7 @@ Where parse_shm(std::string_view rest) {
   if (!layout) return fail(layout.error());
   return Located{"/dev/shm/" + std::string(query.name), *layout};
 }
-Wrong check_shm(std::string_view rest) {
+Wrong check_shm(std::string_view /*scheme*/, std::string_view rest) {
   const auto where = parse_shm(rest);
   return where ? std::nullopt : Wrong(where.error());
 }
@@ -115,7 +113,7 @@ Where parse_file(std::string_view rest) {
   }
   return Located{std::string(query.name), *layout};
 }
-Wrong check_file(std::string_view rest) {
+Wrong check_file(std::string_view /*scheme*/, std::string_view rest) {
   const auto where = parse_file(rest);
   return where ? std::nullopt : Wrong(where.error());
 }
@@ -125,7 +123,7 @@ Made make_libpod(libpod::MadeLocks locks, const Layout& layout, EventLoop& loop)
   return std::make_unique<LibpodBackend>(loop, std::move(*locks), layout.write);
 }
 
-Made make_shm(std::string_view rest, EventLoop& loop) {
+Made make_shm(std::string_view /*scheme*/, std::string_view rest, EventLoop& loop) {
   const auto where = parse_shm(rest);
   if (!where) return tl::make_unexpected(where.error());
   if (where->layout.libpod) {
@@ -136,7 +134,7 @@ Made make_shm(std::string_view rest, EventLoop& loop) {
   return std::make_unique<ShmBackend>(loop, std::move(*segment));
 }
 
-Made make_file(std::string_view rest, EventLoop& loop) {
+Made make_file(std::string_view /*scheme*/, std::string_view rest, EventLoop& loop) {
   const auto where = parse_file(rest);
   if (!where) return tl::make_unexpected(where.error());
   if (where->layout.libpod) {
@@ -163,11 +161,12 @@ tl::expected<std::string, std::string> parse_dlm(std::string_view rest) {
   if (!query.name.empty()) return tl::make_unexpected("dlm: takes no name, as the cluster is one");
   return prefix;
 }
-Wrong check_dlm(std::string_view rest) {
+Wrong check_dlm(std::string_view /*scheme*/, std::string_view rest) {
   const auto prefix = parse_dlm(rest);
   return prefix ? std::nullopt : Wrong(prefix.error());
 }
-Made make_dlm(std::string_view rest, [[maybe_unused]] EventLoop& loop) {
+Made make_dlm(std::string_view /*scheme*/, std::string_view rest,
+              [[maybe_unused]] EventLoop& loop) {
 #ifdef LOCKFS_DLM
   if (auto missing = dlm::what_is_missing()) return tl::make_unexpected("dlm: " + *missing);
   return std::make_unique<DlmBackend>(loop, *parse_dlm(rest));
@@ -176,109 +175,79 @@ Made make_dlm(std::string_view rest, [[maybe_unused]] EventLoop& loop) {
 #endif
 }
 
-#ifdef LOCKFS_REDIS
-template <const char* scheme>
-Wrong check_redis(std::string_view rest) {
-  const auto url = redis::parse_url(scheme, rest);
+// Of a server on the network.
+template <auto parse>
+Wrong check_server(std::string_view scheme, std::string_view rest) {
+  const auto url = parse(scheme, rest);
   return url ? std::nullopt : Wrong(url.error());
 }
-template <const char* scheme>
-Made make_redis(std::string_view rest, EventLoop& loop) {
+template <auto parse, class Backend>
+Made make_server(std::string_view scheme, std::string_view rest, EventLoop& loop) {
+  return std::make_unique<Backend>(loop, *parse(scheme, rest));
+}
+#ifdef LOCKFS_REDIS
+Made make_redis(std::string_view scheme, std::string_view rest, EventLoop& loop) {
   const auto url = redis::parse_url(scheme, rest);
   if (url->layout == redis::Layout::kGoDlm) return std::make_unique<GoDlmBackend>(loop, *url);
   return std::make_unique<RedisBackend>(loop, *url);
 }
-#else
-template <const char* scheme>
-Wrong check_redis(std::string_view /*rest*/) {
-  return std::string(scheme) + ": this lockfs was built without hiredis and OpenSSL";
-}
-template <const char* scheme>
-Made make_redis(std::string_view rest, EventLoop& /*loop*/) {
-  return tl::make_unexpected(*check_redis<scheme>(rest));
-}
 #endif
 #ifdef LOCKFS_ELOCK
-Wrong check_elock(std::string_view rest) {
-  const auto url = elock::parse_url(rest, false);
-  return url ? std::nullopt : Wrong(url.error());
-}
-Made make_elock(std::string_view rest, EventLoop& loop) {
-  return std::make_unique<ElockBackend>(loop, *elock::parse_url(rest, false));
-}
-#else
-Wrong check_elock(std::string_view /*rest*/) {
-  return "elock: this lockfs was built without OpenSSL";
-}
-Made make_elock(std::string_view rest, EventLoop& /*loop*/) {
-  return tl::make_unexpected(*check_elock(rest));
+auto parse_elock(std::string_view /*scheme*/, std::string_view rest) {
+  return elock::parse_url(rest, false);
 }
 #endif
-#ifdef LOCKFS_ETCD
-template <const char* scheme>
-Wrong check_etcd(std::string_view rest) {
-  const auto url = etcd::parse_url(scheme, rest);
-  return url ? std::nullopt : Wrong(url.error());
+
+// What this lockfs was built without.
+template <const char* what>
+Wrong check_missing(std::string_view scheme, std::string_view /*rest*/) {
+  return std::string(scheme) + ": this lockfs was built without " + what;
 }
-template <const char* scheme>
-Made make_etcd(std::string_view rest, EventLoop& loop) {
-  return std::make_unique<EtcdBackend>(loop, *etcd::parse_url(scheme, rest));
+[[maybe_unused]] Made make_missing(std::string_view scheme, std::string_view /*rest*/,
+                                   EventLoop& /*loop*/) {
+  return tl::make_unexpected(std::string(scheme) + ": is not here");
 }
-#else
-template <const char* scheme>
-Wrong check_etcd(std::string_view /*rest*/) {
-  return std::string(scheme) + ": this lockfs was built without gRPC";
-}
-template <const char* scheme>
-Made make_etcd(std::string_view /*rest*/, EventLoop& /*loop*/) {
-  return tl::make_unexpected(*check_etcd<scheme>(""));
-}
-#endif
-constexpr char kEtcd[] = "etcd";             // NOLINT(*-avoid-c-arrays): a template's argument.
-constexpr char kEtcdTls[] = "etcds";         // NOLINT(*-avoid-c-arrays)
-#ifdef LOCKFS_LDLM
-template <const char* scheme>
-Wrong check_ldlm(std::string_view rest) {
-  const auto url = ldlm::parse_url(scheme, rest);
-  return url ? std::nullopt : Wrong(url.error());
-}
-template <const char* scheme>
-Made make_ldlm(std::string_view rest, EventLoop& loop) {
-  return std::make_unique<LdlmBackend>(loop, *ldlm::parse_url(scheme, rest));
-}
-#else
-template <const char* scheme>
-Wrong check_ldlm(std::string_view /*rest*/) {
-  return std::string(scheme) + ": this lockfs was built without gRPC";
-}
-template <const char* scheme>
-Made make_ldlm(std::string_view rest, EventLoop& /*loop*/) {
-  return tl::make_unexpected(*check_ldlm<scheme>(rest));
-}
-#endif
-constexpr char kLdlm[] = "ldlm";             // NOLINT(*-avoid-c-arrays): a template's argument.
-constexpr char kLdlmTls[] = "ldlms";         // NOLINT(*-avoid-c-arrays)
-constexpr char kRedis[] = "redis";           // NOLINT(*-avoid-c-arrays): a template's argument.
-constexpr char kRedisTls[] = "rediss";       // NOLINT(*-avoid-c-arrays)
-constexpr char kRedisUnix[] = "redis+unix";  // NOLINT(*-avoid-c-arrays)
+[[maybe_unused]] constexpr char kHiredis[] = "hiredis and OpenSSL";  // NOLINT(*-avoid-c-arrays)
+[[maybe_unused]] constexpr char kOpenSsl[] = "OpenSSL";              // NOLINT(*-avoid-c-arrays)
+[[maybe_unused]] constexpr char kGrpc[] = "gRPC";                    // NOLINT(*-avoid-c-arrays)
 
 struct Row {
   std::string_view scheme;
-  Wrong (*check)(std::string_view rest);  ///< Of what stands behind the colon.
-  Made (*make)(std::string_view rest, EventLoop& loop);
+  /// Of what stands behind the colon.
+  Wrong (*check)(std::string_view scheme, std::string_view rest);
+  Made (*make)(std::string_view scheme, std::string_view rest, EventLoop& loop);
 };
-constexpr std::array kRows = {Row{"memory", check_memory, make_memory},
-                              Row{"file", check_file, make_file},
-                              Row{"shm", check_shm, make_shm},
-                              Row{"dlm", check_dlm, make_dlm},
-                              Row{kRedis, check_redis<kRedis>, make_redis<kRedis>},
-                              Row{kRedisTls, check_redis<kRedisTls>, make_redis<kRedisTls>},
-                              Row{kRedisUnix, check_redis<kRedisUnix>, make_redis<kRedisUnix>},
-                              Row{kEtcd, check_etcd<kEtcd>, make_etcd<kEtcd>},
-                              Row{kEtcdTls, check_etcd<kEtcdTls>, make_etcd<kEtcdTls>},
-                              Row{"elock", check_elock, make_elock},
-                              Row{kLdlm, check_ldlm<kLdlm>, make_ldlm<kLdlm>},
-                              Row{kLdlmTls, check_ldlm<kLdlmTls>, make_ldlm<kLdlmTls>}};
+constexpr std::array kRows = {
+    Row{"memory", check_memory, make_memory},
+    Row{"file", check_file, make_file},
+    Row{"shm", check_shm, make_shm},
+    Row{"dlm", check_dlm, make_dlm},
+#ifdef LOCKFS_REDIS
+    Row{"redis", check_server<redis::parse_url>, make_redis},
+    Row{"rediss", check_server<redis::parse_url>, make_redis},
+    Row{"redis+unix", check_server<redis::parse_url>, make_redis},
+#else
+    Row{"redis", check_missing<kHiredis>, make_missing},
+    Row{"rediss", check_missing<kHiredis>, make_missing},
+    Row{"redis+unix", check_missing<kHiredis>, make_missing},
+#endif
+#ifdef LOCKFS_GRPC
+    Row{"etcd", check_server<etcd::parse_url>, make_server<etcd::parse_url, EtcdBackend>},
+    Row{"etcds", check_server<etcd::parse_url>, make_server<etcd::parse_url, EtcdBackend>},
+    Row{"ldlm", check_server<ldlm::parse_url>, make_server<ldlm::parse_url, LdlmBackend>},
+    Row{"ldlms", check_server<ldlm::parse_url>, make_server<ldlm::parse_url, LdlmBackend>},
+#else
+    Row{"etcd", check_missing<kGrpc>, make_missing},
+    Row{"etcds", check_missing<kGrpc>, make_missing},
+    Row{"ldlm", check_missing<kGrpc>, make_missing},
+    Row{"ldlms", check_missing<kGrpc>, make_missing},
+#endif
+#ifdef LOCKFS_ELOCK
+    Row{"elock", check_server<parse_elock>, make_server<parse_elock, ElockBackend>},
+#else
+    Row{"elock", check_missing<kOpenSsl>, make_missing},
+#endif
+};
 
 const Row* row_of(std::string_view url) {
   const size_t colon = url.find(':');
@@ -291,7 +260,8 @@ const Row* row_of(std::string_view url) {
 }  // namespace
 
 Wrong check_backend_url(std::string_view url) {
-  if (const Row* row = row_of(url)) return row->check(url.substr(row->scheme.size() + 1));
+  if (const Row* row = row_of(url))
+    return row->check(row->scheme, url.substr(row->scheme.size() + 1));
   std::string known;
   for (const Row& row : kRows) known += (known.empty() ? "" : ", ") + std::string(row.scheme) + ":";
   return "'" + shown_url(url) + "' names no backend; known here: " + known;
@@ -311,7 +281,7 @@ std::string shown_url(std::string_view url) {
 Made make_backend(std::string_view url, EventLoop& loop) {
   if (auto wrong = check_backend_url(url)) return tl::make_unexpected(std::move(*wrong));
   const Row& row = *row_of(url);
-  return row.make(url.substr(row.scheme.size() + 1), loop);
+  return row.make(row.scheme, url.substr(row.scheme.size() + 1), loop);
 }
 
 }  // namespace lockfs

@@ -47,7 +47,7 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
     std::string key;
     Mode mode = Mode::kNL;
     bool now = false;
-    uint64_t number = 0;   ///< Of what was asked for last.
+    uint64_t number = 0;    ///< Of what was asked for last.
     bool pending = false;   ///< Asked for, and neither granted nor refused.
     bool asked = false;     ///< A lock command of it is in the queue, or on its way.
     bool doubtful = false;  ///< One had no answer: the server may have granted it.

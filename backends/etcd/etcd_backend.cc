@@ -47,7 +47,8 @@ void EtcdBackend::start(ClaimEvents& events) {
   look_around();
 }
 
-// A lockspace needs nothing; but a mount appears only when it is known whether the cluster is there.
+// A lockspace needs nothing; but a mount appears only when it is known whether the cluster is
+// there.
 void EtcdBackend::join(QueryId query, std::string_view lockspace, mode_t /*mode*/) {
   const std::string space(lockspace);
   if (mirror_.knows(space)) return events_->answered(query, LockErrc::kOk, {});
@@ -224,9 +225,8 @@ void EtcdBackend::went_down(const std::string& /*why*/) {
   for (auto& [space, questions] : loading_) {
     std::erase_if(questions, [this](const Question& question) {
       if (question.joins) return false;
-      outlet_->post([this, query = question.query] {
-        events_->answered(query, LockErrc::kUnreachable, {});
-      });
+      outlet_->post(
+          [this, query = question.query] { events_->answered(query, LockErrc::kUnreachable, {}); });
       return true;
     });
   }
@@ -280,8 +280,9 @@ void EtcdBackend::resync(Place& place, const Entry* own, int64_t revision) {
   step(place);
 }
 
-// A watch should tell everything. Who has waited for long looks all the same whether the key that it
-// waits for is as the mirror has it (some members have lost events: etcd before 3.4.36 and 3.5.18).
+// A watch should tell everything. Who has waited for long looks all the same whether the key that
+// it waits for is as the mirror has it (some members have lost events: etcd before 3.4.36
+// and 3.5.18).
 void EtcdBackend::look_around() {
   outlet_->after(kLookTime / 4, [this] { look_around(); });
   if (!session_.up()) return;

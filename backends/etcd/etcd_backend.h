@@ -62,8 +62,8 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
   struct Ask {
     Mode mode = Mode::kNL;
     bool now = false;
-    bool cancelled = false;  ///< Its end is told when what is on its way is known.
-    uint64_t number = 0;  ///< Never used twice.
+    bool cancelled = false;               ///< Its end is told when what is on its way is known.
+    uint64_t number = 0;                  ///< Never used twice.
     std::optional<TimePoint> deadlocked;  ///< Since when it looks like that.
     TimerId patience = TimerId::kNone;
   };

@@ -173,7 +173,8 @@ void EtcdBackend::send_acquire(Place& place) {
   Txn txn;
   compare(txn, Compare::CREATE, key_of(place), Compare::EQUAL, 0);
   put_own(txn, place, sent);
-  etcd::read_first(*txn.add_success()->mutable_request_range(), keys_.lock(place.space, place.name));
+  etcd::read_first(*txn.add_success()->mutable_request_range(),
+                   keys_.lock(place.space, place.name));
   read_own(txn, place);
   transact(place, txn, For::kAsk, [this, sent](Place& asked, const Answer& answer, const Ask* ask) {
     acquired(asked, sent, answer, ask);
@@ -259,15 +260,16 @@ void EtcdBackend::put(Place& place, const Entry& entry, For what) {
   compare(txn, Compare::MOD, key_of(place), Compare::EQUAL, place.own.mod);
   put_own(txn, place, entry);
   read_own(txn, place);
-  transact(place, txn, what, [this, entry, what](Place& asked, const Answer& answer, const Ask* ask) {
-    const int64_t revision = answer.header().revision();
-    if (!answer.succeeded()) {
-      return resync_with(asked, answer.responses(0).response_range(), revision);
-    }
-    asked.own = entry;
-    asked.own.mod = revision;
-    what == For::kGrant && ask != nullptr ? granted(asked, revision) : step(asked);
-  });
+  transact(place, txn, what,
+           [this, entry, what](Place& asked, const Answer& answer, const Ask* ask) {
+             const int64_t revision = answer.header().revision();
+             if (!answer.succeeded()) {
+               return resync_with(asked, answer.responses(0).response_range(), revision);
+             }
+             asked.own = entry;
+             asked.own.mod = revision;
+             what == For::kGrant&& ask != nullptr ? granted(asked, revision) : step(asked);
+           });
 }
 
 void EtcdBackend::send_delete(Place& place) {

@@ -64,17 +64,18 @@ void EtcdBackend::convert_now(Place& place, const Queue::Conversion& conversion,
   }
   put_own(txn, place, entry);
   read_own(txn, place);
-  transact(place, txn, For::kAsk, [this, entry](Place& asked, const Answer& answer, const Ask* ask) {
-    const int64_t now = answer.header().revision();
-    if (!answer.succeeded()) {
-      const auto& own = answer.responses(0).response_range();
-      const bool ours = own.kvs_size() != 0 && own.kvs(0).mod_revision() == asked.own.mod;
-      return ours ? retry(asked, kAgain) : resync_with(asked, own, now);
-    }
-    asked.own = entry;
-    asked.own.mod = now;
-    ask != nullptr ? granted(asked, now) : step(asked);
-  });
+  transact(place, txn, For::kAsk,
+           [this, entry](Place& asked, const Answer& answer, const Ask* ask) {
+             const int64_t now = answer.header().revision();
+             if (!answer.succeeded()) {
+               const auto& own = answer.responses(0).response_range();
+               const bool ours = own.kvs_size() != 0 && own.kvs(0).mod_revision() == asked.own.mod;
+               return ours ? retry(asked, kAgain) : resync_with(asked, own, now);
+             }
+             asked.own = entry;
+             asked.own.mod = now;
+             ask != nullptr ? granted(asked, now) : step(asked);
+           });
 }
 
 // Who would not wait is not refused for what the mirror has not heard yet.

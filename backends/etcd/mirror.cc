@@ -78,8 +78,8 @@ void Mirror::apply(const wire::WatchResponse& response,
   const bool locks = known->second.number == response.watch_id();
   if (!locks && known->second.number + 1 != response.watch_id()) return;
   const size_t skip = (locks ? keys_.space(space) : keys_.pins(space)).size();
-  // All of it first: several keys may have been changed by one revision. A member that was behind may
-  // tell again what is known (etcd before 3.4.25).
+  // All of it first: several keys may have been changed by one revision. A member that was behind
+  // may tell again what is known (etcd before 3.4.25).
   std::vector<Change> changes;
   const int64_t before = known->second.revision;
   for (const wire::Event& event : response.events()) {
@@ -91,8 +91,8 @@ void Mirror::apply(const wire::WatchResponse& response,
     known->second.revision = std::max(known->second.revision, event.kv().mod_revision());
     const KeyOfLock of = split_key(std::string_view(event.kv().key()).substr(skip));
     if (of.name.empty()) continue;
-    changes.push_back({space, of.name, entry_of(event.kv(), of.owner),
-                       event.type() == wire::Event::DELETE});
+    changes.push_back(
+        {space, of.name, entry_of(event.kv(), of.owner), event.type() == wire::Event::DELETE});
     Queue& queue = known->second.locks[std::string(of.name)].queue;
     changes.back().gone ? queue.erase(of.owner) : queue.put(changes.back().entry);
   }

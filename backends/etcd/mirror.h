@@ -72,7 +72,8 @@ class Mirror {
     bool gone = false;
   };
   /// Takes over what a watch tells; `changed` is called after each change of a lock.
-  void apply(const wire::WatchResponse& response, const std::function<void(const Change&)>& changed);
+  void apply(const wire::WatchResponse& response,
+             const std::function<void(const Change&)>& changed);
 
   /// Null: the lock has no key.
   const Queue* queue(std::string_view space, std::string_view name) const;

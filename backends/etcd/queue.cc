@@ -78,8 +78,8 @@ const Entry* Queue::find(std::string_view owner) const {
 
 bool Queue::stands_before(const Entry& one, const Entry& other) {
   if (other.converted) return false;
-  const bool before = one.create != other.create ? one.create < other.create
-                                                 : one.owner < other.owner;
+  const bool before =
+      one.create != other.create ? one.create < other.create : one.owner < other.owner;
   if (!before && (!one.converted || one.owner == other.owner)) return false;
   if (!compatible(one.mode, other.mode)) return true;
   return before && one.to && other.create > one.mod && !compatible(*one.to, other.mode);
@@ -152,9 +152,8 @@ std::vector<RemoteClaim> Queue::claims(std::string_view self, std::string_view k
   std::vector<const Entry*> special;
   for (const Place& place : converted_) special.push_back(&entries_.at(place));
   for (const auto& [place, entry] : entries_) {
-    bool waits = std::any_of(special.begin(), special.end(), [&e = entry](const Entry* one) {
-      return stands_before(*one, e);
-    });
+    bool waits = std::any_of(special.begin(), special.end(),
+                             [&e = entry](const Entry* one) { return stands_before(*one, e); });
     for (size_t m = 0; m < before.size() && !entry.converted; ++m) {
       waits = waits || (before.at(m) && !compatible(static_cast<Mode>(m), entry.mode));
     }

@@ -17,10 +17,10 @@ namespace lockfs::etcd {
 
 /// What one key of a lock says. Revisions are etcd's: they number all changes of all keys.
 struct Entry {
-  std::string owner;  ///< What stands behind the lock's name: the lease, in hexadecimal.
-  int64_t create = 0;  ///< The revision that made the key: its place in the queue.
-  int64_t mod = 0;     ///< The one that changed it last.
-  Mode mode = Mode::kEX;  ///< Held; or asked for, as long as something stands before it.
+  std::string owner;       ///< What stands behind the lock's name: the lease, in hexadecimal.
+  int64_t create = 0;      ///< The revision that made the key: its place in the queue.
+  int64_t mod = 0;         ///< The one that changed it last.
+  Mode mode = Mode::kEX;   ///< Held; or asked for, as long as something stands before it.
   std::optional<Mode> to;  ///< Held, but this is wanted instead: since `mod`.
   bool converted = false;  ///< It was granted more than it was made for.
   std::string words;       ///< Who; presence_words().

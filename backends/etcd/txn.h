@@ -8,13 +8,15 @@
 namespace lockfs::etcd {
 
 /// A condition of a transaction: on the revision that made a key, or changed it.
-inline wire::Compare& compare(wire::TxnRequest& txn, wire::Compare::CompareTarget target, const std::string& key,
-                 wire::Compare::CompareResult result, int64_t revision) {
+inline wire::Compare& compare(wire::TxnRequest& txn, wire::Compare::CompareTarget target,
+                              const std::string& key, wire::Compare::CompareResult result,
+                              int64_t revision) {
   wire::Compare& out = *txn.add_compare();
   out.set_target(target);
   out.set_key(key);
   out.set_result(result);
-  target == wire::Compare::CREATE ? out.set_create_revision(revision) : out.set_mod_revision(revision);
+  target == wire::Compare::CREATE ? out.set_create_revision(revision)
+                                  : out.set_mod_revision(revision);
   return out;
 }
 

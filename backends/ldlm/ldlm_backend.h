@@ -59,7 +59,7 @@ class LdlmBackend final : public BlindEngine, private ldlm::Session::Events {
     Session* asks = nullptr;  ///< For the next key.
     Mode mode = Mode::kNL;    ///< To be told when it has them.
     bool held = false;        ///< It was told of a grant.
-    uint64_t number = 0;   ///< Of what was asked for last.
+    uint64_t number = 0;      ///< Of what was asked for last.
     bool pending = false;     ///< Asked for, and neither granted nor refused.
     bool waits = false;       ///< As long as it takes; else
     LockErrc refusal = LockErrc::kWouldBlock;

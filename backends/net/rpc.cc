@@ -25,8 +25,8 @@ std::string file_text(const std::string& path) {
 
 std::shared_ptr<grpc::ChannelCredentials> credentials(const Endpoint& server) {
   if (!server.tls) return grpc::InsecureChannelCredentials();
-  return grpc::SslCredentials({file_text(server.tls->ca), file_text(server.tls->key),
-                               file_text(server.tls->certificate)});
+  return grpc::SslCredentials(
+      {file_text(server.tls->ca), file_text(server.tls->key), file_text(server.tls->certificate)});
 }
 
 }  // namespace

@@ -187,8 +187,7 @@ std::shared_ptr<RpcStream<Request, Response>> Rpc::stream(
   streams_.emplace_back(stream, &stream->context_);
   grpc::TemplatedGenericStub<Request, Response> stub(channel_);
   stream->stream_ = stub.PrepareCall(&stream->context_, method, &thread_.queue());
-  stream->stream_->StartCall(
-      stream->told(&RpcStream<Request, Response>::started));
+  stream->stream_->StartCall(stream->told(&RpcStream<Request, Response>::started));
   return stream;
 }
 

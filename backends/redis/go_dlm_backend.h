@@ -46,7 +46,7 @@ class GoDlmBackend final : public BlindEngine, private redis::Connection::Events
     Mode asked = Mode::kNL;
     bool now = false;
     bool held = false;
-    uint64_t number = 0;   ///< Of what was asked for last.
+    uint64_t number = 0;    ///< Of what was asked for last.
     bool pending = false;   ///< Asked for, and neither granted nor refused.
     bool asking = false;    ///< The server is asked just now.
     bool doubtful = false;  ///< It was, and did not answer.

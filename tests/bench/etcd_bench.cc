@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Measures `etcd:` beside memory:, the floor, and what etcd's Go client does itself, in turn, with a
-// server on the loopback whose data is in memory, so that nobody waits for a disk:
+// Measures `etcd:` beside memory:, the floor, and what etcd's Go client does itself, in turn, with
+// a server on the loopback whose data is in memory, so that nobody waits for a disk:
 //   etcd_bench LOCKFS NULL_FS GO_CLIENT [ROUNDS [CYCLES]]
 #include <arpa/inet.h>
 #include <netinet/in.h>

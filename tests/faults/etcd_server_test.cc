@@ -109,7 +109,8 @@ TEST_F(Etcd, WhatEtcdctlHoldsIsShownAndRefusedAndWaitedFor) {
   const EtcdServer server;
   const Mount mount({}, source(server));
   const std::string flag = server.directory() + "/go";
-  const auto holds = foreign(server, "default/theirs", "until [ -e " + flag + " ]; do sleep 0.05; done");
+  const auto holds =
+      foreign(server, "default/theirs", "until [ -e " + flag + " ]; do sleep 0.05; done");
   ASSERT_TRUE(eventually([&] { return access(mount.lock("theirs").c_str(), F_OK) == 0; }));
   const std::string shown = slurp(mount.lock("theirs"));
   EXPECT_EQ(picture_value(shown, "mode"), "EX") << shown;
@@ -124,7 +125,8 @@ TEST_F(Etcd, WhatEtcdctlHoldsIsShownAndRefusedAndWaitedFor) {
   EXPECT_EQ(holds->wait(), 0);
   // Shared modes keep it out as well.
   int code = 0;
-  const std::string refused = server.ctl("--command-timeout=500ms lock default/theirs true 2>&1", &code);
+  const std::string refused =
+      server.ctl("--command-timeout=500ms lock default/theirs true 2>&1", &code);
   EXPECT_NE(code, 0) << refused;
   ASSERT_EQ(write_command(fd, "UN"), 0);
   server.ctl("lock default/theirs true >/dev/null", &code);
@@ -219,9 +221,9 @@ TEST_F(Etcd, ByTlsItIsReachedWhenItProvesWhoItIs) {
   const int port = free_port();
   const std::string also = std::to_string(port);
   // Two listeners: one by TLS for the mount, one for the test.
-  const EtcdServer server(1, {"--cert-file", certificate.file(), "--key-file", certificate.key(),
-                              "--listen-client-urls",
-                              "https://127.0.0.1:" + also + ",http://127.0.0.1:PORT"});
+  const EtcdServer server(
+      1, {"--cert-file", certificate.file(), "--key-file", certificate.key(),
+          "--listen-client-urls", "https://127.0.0.1:" + also + ",http://127.0.0.1:PORT"});
   const auto url = [&](const std::string& host, const std::string& rest) {
     return "etcds://" + host + ":" + also + rest;
   };

@@ -107,7 +107,8 @@ TEST_F(RedisBackendTest, ByTlsItIsReachedWhenItProvesWhoItIs) {
              "&key=" + certificate.key() + rest;
     };
     EXPECT_TRUE(share(url("127.0.0.1", "&ca=" + certificate.file()), tcp(server)));
-    EXPECT_TRUE(share(url("localhost", "&ca=" + certificate.file()), url("127.0.0.1", "&verify=no")));
+    EXPECT_TRUE(
+        share(url("localhost", "&ca=" + certificate.file()), url("127.0.0.1", "&verify=no")));
     const Mount stranger({}, url("127.0.0.1", ""));
     EXPECT_EQ(exclusive(stranger, "x"), EHOSTUNREACH);
     EXPECT_THAT(stranger.log(), HasSubstr("self-signed certificate"));

@@ -46,7 +46,8 @@ EtcdServer::~EtcdServer() {
 
 std::string EtcdServer::endpoints() const {
   std::string out;
-  for (const Member& member : members_) out += (out.empty() ? "" : ",") + at(member.host, member.port);
+  for (const Member& member : members_)
+    out += (out.empty() ? "" : ",") + at(member.host, member.port);
   return out;
 }
 
@@ -84,7 +85,8 @@ void EtcdServer::launch(size_t i) {
   Member& member = members_.at(i);
   std::string cluster;
   for (size_t n = 0; n < size(); ++n) {
-    cluster += (n == 0 ? "" : ",") + name_of(n) + "=http://" + at(members_.at(n).host, members_.at(n).peer_port);
+    cluster += (n == 0 ? "" : ",") + name_of(n) + "=http://" +
+               at(members_.at(n).host, members_.at(n).peer_port);
   }
   Words words = {"etcd",
                  "--name",
@@ -160,7 +162,8 @@ std::string EtcdServer::ctl(const std::string& arguments, int* exit_code) const 
   if (pipe == nullptr) throw std::runtime_error("popen");
   std::string out;
   std::array<char, 4096> text{};
-  for (size_t n = 0; (n = fread(text.data(), 1, text.size(), pipe)) > 0;) out.append(text.data(), n);
+  for (size_t n = 0; (n = fread(text.data(), 1, text.size(), pipe)) > 0;)
+    out.append(text.data(), n);
   const int result = pclose(pipe);
   if (exit_code != nullptr) *exit_code = WEXITSTATUS(result);
   return out;

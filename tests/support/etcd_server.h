@@ -9,12 +9,13 @@
 
 namespace lockfs::test {
 
-/// A real etcd of a test's own: one member or a cluster, in a directory of its own, at free ports of
-/// the loopback. Gone when this ends.
+/// A real etcd of a test's own: one member or a cluster, in a directory of its own, at free ports
+/// of the loopback. Gone when this ends.
 class EtcdServer {
  public:
   using Words = std::vector<std::string>;
-  /// `options` are etcd's, of each member, where ":PORT" is its own. With `networks` each member is on a host of its own.
+  /// `options` are etcd's, of each member, where ":PORT" is its own. With `networks` each member is
+  /// on a host of its own.
   explicit EtcdServer(size_t members = 1, Words options = {}, const Networks* networks = nullptr);
   ~EtcdServer();
   EtcdServer(const EtcdServer&) = delete;

@@ -18,7 +18,8 @@ class LdlmServer {
   LdlmServer(const LdlmServer&) = delete;
   LdlmServer& operator=(const LdlmServer&) = delete;
 
-  /// Whether this machine has one, as ldlm-get got it; where LOCKFS_TEST_REQUIRE names ldlm, it must.
+  /// Whether this machine has one, as ldlm-get got it; where LOCKFS_TEST_REQUIRE names ldlm, it
+  /// must.
   static bool is_here();
   /// Why it has none.
   static std::string missing();

@@ -41,7 +41,9 @@ bool Networks::is_here() {
   if (required != nullptr && std::strstr(required, "netns") != nullptr) return true;
   return Child([] {
            if (unshare(CLONE_NEWNET) != 0) return 1;
-           return system("ip link add hub type bridge && ip link add port0 type veth peer name net") == 0
+           return system(
+                      "ip link add hub type bridge && ip link add port0 type veth peer name net") ==
+                          0
                       ? 0
                       : 1;
          }).wait() == 0;
