@@ -5,6 +5,8 @@
 
 #include <utility>
 
+#include "backends/registry.h"
+
 namespace lockfs {
 
 LateBackend::LateBackend(EventLoop& loop, std::string url, std::function<Made()> make)
@@ -19,12 +21,18 @@ LateBackend::~LateBackend() { loop_.timers.cancel(retry_); }
 void LateBackend::try_again() {
   auto made = make_();
   if (!made) {
+    trouble_ = made.error();
     retry_ = loop_.timers.schedule(loop_.timers.now() + kRetry, [this] { try_again(); });
     return;
   }
-  spdlog::info("{} is there now", url_);
+  spdlog::info("{} is there now", shown_url(url_));
   made_ = std::move(*made);
   if (events_ != nullptr) made_->start(*events_);
+}
+
+std::vector<std::pair<std::string, std::string>> LateBackend::status() const {
+  if (made_) return made_->status();
+  return {{"state", trouble_}};
 }
 
 void LateBackend::join(QueryId query, std::string_view lockspace, mode_t mode) {

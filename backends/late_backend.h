@@ -25,6 +25,7 @@ class LateBackend final : public LockBackend {
   LateBackend& operator=(const LateBackend&) = delete;
 
   const LockTraits& traits() const override { return made_ ? made_->traits() : unknown_; }
+  std::vector<std::pair<std::string, std::string>> status() const override;
   void start(ClaimEvents& events) override { events_ = &events; }
   void join(QueryId query, std::string_view lockspace, mode_t mode) override;
   void leave(QueryId query, std::string_view lockspace, bool force) override;
@@ -48,6 +49,7 @@ class LateBackend final : public LockBackend {
 
   EventLoop& loop_;
   std::string url_;
+  std::string trouble_ = "not tried yet";
   std::function<Made()> make_;
   LockTraits unknown_;
   ClaimEvents* events_ = nullptr;

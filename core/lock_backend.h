@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/lock_errc.h"
@@ -130,6 +131,9 @@ class LockBackend {
  public:
   virtual ~LockBackend() = default;
   virtual const LockTraits& traits() const = 0;
+  /// How it fares, for a person: what it reaches the others by, and what is wrong with that. Stable
+  /// names, each with its words or number.
+  virtual std::vector<std::pair<std::string, std::string>> status() const { return {}; }
   virtual void start(ClaimEvents& events) = 0;
 
   /// Where traits().joins: take part in a lockspace, which is made with `mode` if it is new. The

@@ -57,6 +57,9 @@ std::string LockFs::traits_text() const {
                         {"value_block", traits.value_block},
                         {"max_name_bytes", traits.max_name_bytes},
                         {"max_lockspace_bytes", traits.max_lockspace_bytes}};
+    for (const auto& [key, words] : space->backend->status()) {
+      out[space->name]["status"][key] = words;
+    }
   }
   return out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }

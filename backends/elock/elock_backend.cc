@@ -57,6 +57,17 @@ ElockBackend::~ElockBackend() {
   }
 }
 
+std::vector<std::pair<std::string, std::string>> ElockBackend::status() const {
+  Stats out = {{"server", url_.server.words()},
+               {"state", up()              ? "up"
+                         : logged_.empty() ? "not connected yet"
+                                           : logged_},
+               {"conn_id", id_},
+               {"claims", std::to_string(claims_.size())}};
+  out.insert(out.end(), stats_.begin(), stats_.end());
+  return out;
+}
+
 void ElockBackend::start(ClaimEvents& events) {
   BlindEngine::start(events);
   tick();
@@ -84,6 +95,7 @@ void ElockBackend::ready() {
   logged_.clear();
   const auto given_up = std::exchange(given_up_, {});
   for (const std::string& key : given_up) unlock(key);
+  send("stats", [](int /*code*/) {});
   // A server that was restarted knows nothing of what we hold: to lock it again tells.
   std::vector<ClaimId> ids;
   for (const auto& [id, claim] : claims_) ids.push_back(id);
@@ -95,6 +107,7 @@ void ElockBackend::down(const std::string& why) {
   since_ = Clock::now();
   stream_.close();
   input_.clear();
+  reading_.reset();
   if (logged_ != why) spdlog::warn("elock: {}: {}", url_.server.words(), why);
   logged_ = why;
   for (const Command& command : std::exchange(commands_, {})) command.done(kNobody);
@@ -117,7 +130,14 @@ void ElockBackend::received(std::string_view bytes) {
     if (end == std::string::npos) break;
     int code = kNobody;
     std::from_chars(input_.data(), input_.data() + end, code);
+    const bool is_stats = !commands_.empty() && commands_.front().line == "stats";
+    if (reading_) {
+      code = read_stat(std::string_view(input_).substr(0, end));
+    } else if (is_stats && code == kAcquired) {
+      reading_.emplace();
+    }
     input_.erase(0, end + 1);
+    if (reading_) continue;
     if (commands_.empty() || code < 100 || code > 999) return down("it does not speak elock");
     const Done done = std::move(commands_.front().done);
     commands_.pop_front();
@@ -127,6 +147,24 @@ void ElockBackend::received(std::string_view bytes) {
     if (more && !commands_.empty()) send_next();
   }
   if (input_.size() > kLongestAnswer) down("it does not speak elock");
+}
+
+// "STAT clients 7", and "END" after them. An endless answer is none.
+int ElockBackend::read_stat(std::string_view line) {
+  if (line.ends_with('\r')) line.remove_suffix(1);
+  constexpr std::string_view kStat = "STAT ";
+  constexpr size_t kMost = 100;
+  if (line.starts_with(kStat) && reading_->size() < kMost) {
+    line.remove_prefix(kStat.size());
+    const size_t blank = std::min(line.find(' '), line.size());
+    reading_->emplace_back("server_" + std::string(line.substr(0, blank)),
+                           line.substr(std::min(blank + 1, line.size())));
+    return kNobody;
+  }
+  const bool whole = line == "END";
+  if (whole) stats_ = std::move(*reading_);
+  reading_.reset();
+  return whole ? kAcquired : kNobody;
 }
 
 void ElockBackend::acquire(ClaimId id, std::string_view lockspace, std::string_view name, Mode mode,
@@ -260,6 +298,7 @@ void ElockBackend::tick() {
   send("conn_id", [this, now](int code) {
     if (code == kAcquired) lease_end_ = now + url_.timeout - url_.timeout / kMargin;
   });
+  send("stats", [](int /*code*/) {});
 }
 
 }  // namespace lockfs

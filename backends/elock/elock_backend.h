@@ -36,6 +36,7 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
   ElockBackend(const ElockBackend&) = delete;
   ElockBackend& operator=(const ElockBackend&) = delete;
 
+  std::vector<std::pair<std::string, std::string>> status() const override;
   void start(ClaimEvents& events) override;
   void acquire(ClaimId claim, std::string_view lockspace, std::string_view name, Mode mode,
                bool now) override;
@@ -76,6 +77,8 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
   static bool is_known(const Claim& claim) { return claim.held || claim.asked || claim.doubtful; }
   bool up() const { return stage_ == Stage::kUp; }
   void tick();
+  /// One line of the answer to `stats`; its code, if that was the last.
+  int read_stat(std::string_view line);
 
   EventLoop& loop_;
   elock::Url url_;
@@ -88,6 +91,9 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
   TimePoint since_;  ///< Of this stage.
   std::string logged_;
   std::string input_;
+  using Stats = std::vector<std::pair<std::string, std::string>>;
+  std::optional<Stats> reading_;  ///< The answer to `stats`, as far as it is there.
+  Stats stats_;                   ///< The last one.
   std::deque<Command> commands_;  ///< The first is on its way.
   TimePoint sent_at_;             ///< Of that one.
   TimePoint beat_at_;

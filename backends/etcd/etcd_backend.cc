@@ -47,6 +47,14 @@ void EtcdBackend::start(ClaimEvents& events) {
   look_around();
 }
 
+std::vector<std::pair<std::string, std::string>> EtcdBackend::status() const {
+  return {{"cluster", cluster_},
+          {"member", session_.member()},
+          {"state", session_.up() ? "up" : session_.trouble()},
+          {"lease", session_.owner()},
+          {"claims", std::to_string(by_id_.size())}};
+}
+
 // A lockspace needs nothing; but a mount appears only when it is known whether the cluster is
 // there.
 void EtcdBackend::join(QueryId query, std::string_view lockspace, mode_t /*mode*/) {

@@ -39,6 +39,7 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
   EtcdBackend& operator=(const EtcdBackend&) = delete;
 
   const LockTraits& traits() const override { return traits_; }
+  std::vector<std::pair<std::string, std::string>> status() const override;
   void start(ClaimEvents& events) override;
   void join(QueryId query, std::string_view lockspace, mode_t mode) override;
   void leave(QueryId query, std::string_view lockspace, bool force) override;

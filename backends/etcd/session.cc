@@ -66,7 +66,8 @@ void Session::down(const std::string& why) {
   watch_.reset();
   watches_.clear();
   rpc_.reset();
-  const std::string at = url_.members[member_++ % url_.members.size()].words();
+  const std::string at = member();
+  ++member_;
   if (logged_ != why) spdlog::warn("etcd: {}: {}", at, why);
   logged_ = why;
   // The other members at once, then again, slower and slower.

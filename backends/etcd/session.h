@@ -54,6 +54,8 @@ class Session {
   int64_t lease() const { return lease_; }
   /// The lease as it stands behind a lock's name: etcd's own clients write it so.
   std::string owner() const;
+  /// Which member it speaks to, or tries to.
+  std::string member() const { return url_.members[member_ % url_.members.size()].words(); }
   /// Why it is not up, in words.
   const std::string& trouble() const { return trouble_; }
   /// It refuses us for a reason that does not pass by itself, such as a wrong password.

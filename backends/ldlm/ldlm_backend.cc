@@ -61,6 +61,13 @@ LdlmBackend::~LdlmBackend() {
   for (auto& [id, claim] : claims_) loop_.timers.cancel(claim.patience);
 }
 
+std::vector<std::pair<std::string, std::string>> LdlmBackend::status() const {
+  return {{"server", url_.server.words()},
+          {"state", logged_.empty() ? "up, as far as it was asked" : logged_},
+          {"claims", std::to_string(claims_.size())},
+          {"connections", std::to_string(sessions_.size())}};
+}
+
 void LdlmBackend::acquire(ClaimId id, std::string_view lockspace, std::string_view name, Mode mode,
                           bool now) {
   Claim& claim = claims_[id];

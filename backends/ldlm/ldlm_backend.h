@@ -41,6 +41,7 @@ class LdlmBackend final : public BlindEngine, private ldlm::Session::Events {
   LdlmBackend(const LdlmBackend&) = delete;
   LdlmBackend& operator=(const LdlmBackend&) = delete;
 
+  std::vector<std::pair<std::string, std::string>> status() const override;
   void acquire(ClaimId claim, std::string_view lockspace, std::string_view name, Mode mode,
                bool now) override;
   void acquire_slots(ClaimId claim, std::string_view lockspace, std::string_view name,

@@ -69,6 +69,14 @@ GoDlmBackend::~GoDlmBackend() {
   loop_.timers.cancel(tick_);
 }
 
+std::vector<std::pair<std::string, std::string>> GoDlmBackend::status() const {
+  return {{"server", url_.server.words()},
+          {"state", up_               ? "up"
+                    : logged_.empty() ? "not connected yet"
+                                      : logged_},
+          {"claims", std::to_string(claims_.size())}};
+}
+
 void GoDlmBackend::start(ClaimEvents& events) {
   BlindEngine::start(events);
   open();

@@ -41,6 +41,15 @@ void RedisBackend::start(ClaimEvents& events) {
   node_.start();
 }
 
+std::vector<std::pair<std::string, std::string>> RedisBackend::status() const {
+  return {
+      {"server", server_},
+      {"state", node_.up() ? (node_.grace() ? "up, grants nothing yet" : "up") : node_.trouble()},
+      {"node", node_.id()},
+      {"claims", std::to_string(claims_.size() - kept_.size())},
+      {"kept", std::to_string(kept_.size())}};
+}
+
 // A lockspace needs nothing; but a mount appears only when it is known whether the server is there.
 void RedisBackend::join(QueryId query, std::string_view lockspace, mode_t /*mode*/) {
   load(std::string(lockspace));

@@ -194,6 +194,18 @@ TEST(ElockMount, AndClientsByHandExcludeEachOther) {
   close(odd);
 }
 
+TEST(ElockMount, ItTellsWhatTheServerTellsOfItself) {
+  const ElockServer server;
+  const Mount mount({}, "elock://127.0.0.1:" + std::to_string(server.port()) + "?timeout=2s");
+  ElockClient client(server.port());
+  ASSERT_EQ(client.ask("lock theirs"), "200 Acquired");
+  EXPECT_TRUE(eventually([&] {
+    const std::string traits = slurp(mount.path() + "/.lockfs/traits");
+    return picture_value(traits, "default.status.server_clients") == "2" &&
+           picture_value(traits, "default.status.server_locks") == "1";
+  })) << slurp(mount.path() + "/.lockfs/traits");
+}
+
 TEST(ElockMount, WhatIsHeldIsLockedAgainAfterARestartAndElseLost) {
   ElockServer server;
   Proxy network(server.port());

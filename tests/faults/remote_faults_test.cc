@@ -216,6 +216,23 @@ TEST_P(RemoteFaults, GarbageOnTheWireIsTheEndOfTheConnectionOnly) {
   EXPECT_EQ(exclusive(1, "noise"), is_lost(held) ? 0 : EEXIST);
 }
 
+TEST_P(RemoteFaults, ItIsToldHowTheServerIsReached) {
+  const auto is_up = [&] {
+    const std::string traits = slurp(node(0).path() + "/.lockfs/traits");
+    return picture_value(traits, "default.status.state").starts_with("up");
+  };
+  ASSERT_TRUE(works(0));
+  EXPECT_TRUE(eventually(is_up));
+  remote().kill();
+  EXPECT_TRUE(eventually([&] {
+    EXPECT_NE(exclusive(0, "asks"), 0);
+    return !is_up();
+  }));
+  remote().start();
+  EXPECT_TRUE(works(0, 15));
+  EXPECT_TRUE(eventually(is_up));
+}
+
 TEST_P(RemoteFaults, ASlowServerStopsNoOpen) {
   network(0).slow(20);
   ASSERT_TRUE(works(0));
