@@ -1,32 +1,18 @@
 // SPDX-License-Identifier: MIT
 #include "backends/registry.h"
 
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <array>
 #include <bit>
+#include <filesystem>
 #include <map>
 
-#ifdef LOCKFS_DLM
-#include "backends/dlm/cluster.h"
-#include "backends/dlm/dlm_backend.h"
-#endif
-#ifdef LOCKFS_ELOCK
-#include "backends/elock/elock_backend.h"
-#include "backends/elock/elock_url.h"
-#endif
-#ifdef LOCKFS_GRPC
-#include "backends/etcd/etcd_backend.h"
-#include "backends/etcd/etcd_url.h"
-#include "backends/ldlm/ldlm_backend.h"
-#include "backends/ldlm/ldlm_url.h"
-#endif
 #include "backends/file/file_backend.h"
 #include "backends/libpod/libpod_backend.h"
 #include "backends/memory.h"
-#ifdef LOCKFS_REDIS
-#include "backends/redis/go_dlm_backend.h"
-#include "backends/redis/redis_backend.h"
-#include "backends/redis/redis_url.h"
-#endif
 #include "backends/shm/shm_backend.h"
 #include "backends/url_query.h"
 #include "core/words.h"
@@ -146,125 +132,99 @@ Made make_file(std::string_view /*scheme*/, std::string_view rest, EventLoop& lo
   return std::make_unique<FileBackend>(loop, where->path);
 }
 
-// The prefix of its lockspaces' names in the DLM, where others have theirs.
-tl::expected<std::string, std::string> parse_dlm(std::string_view rest) {
-  const UrlQuery query = split_query(rest);
-  std::string prefix = "lockfs_";
-  for (const auto& [key, value] : query.options) {
-    if (!query.name.empty() || key != "prefix" || value.size() > 32) {
-      return tl::make_unexpected(
-          "dlm:" + std::string(rest) +
-          ": takes no name, and one option, prefix=WORD of at most 32 bytes");
-    }
-    prefix = value;
-  }
-  if (!query.name.empty()) return tl::make_unexpected("dlm: takes no name, as the cluster is one");
-  return prefix;
-}
-Wrong check_dlm(std::string_view /*scheme*/, std::string_view rest) {
-  const auto prefix = parse_dlm(rest);
-  return prefix ? std::nullopt : Wrong(prefix.error());
-}
-Made make_dlm(std::string_view /*scheme*/, std::string_view rest,
-              [[maybe_unused]] EventLoop& loop) {
-#ifdef LOCKFS_DLM
-  if (auto missing = dlm::what_is_missing()) return tl::make_unexpected("dlm: " + *missing);
-  return std::make_unique<DlmBackend>(loop, *parse_dlm(rest));
-#else
-  return tl::make_unexpected("dlm:" + std::string(rest) + ": this lockfs was built without libdlm");
-#endif
-}
+using Row = BackendRow;
+constexpr std::array kRows = {Row{"memory", check_memory, make_memory},
+                              Row{"file", check_file, make_file}, Row{"shm", check_shm, make_shm}};
 
-// Of a server on the network.
-template <auto parse>
-Wrong check_server(std::string_view scheme, std::string_view rest) {
-  const auto url = parse(scheme, rest);
-  return url ? std::nullopt : Wrong(url.error());
-}
-template <auto parse, class Backend>
-Made make_server(std::string_view scheme, std::string_view rest, EventLoop& loop) {
-  return std::make_unique<Backend>(loop, *parse(scheme, rest));
-}
-#ifdef LOCKFS_REDIS
-Made make_redis(std::string_view scheme, std::string_view rest, EventLoop& loop) {
-  const auto url = redis::parse_url(scheme, rest);
-  if (url->layout == redis::Layout::kGoDlm) return std::make_unique<GoDlmBackend>(loop, *url);
-  return std::make_unique<RedisBackend>(loop, *url);
-}
-#endif
-#ifdef LOCKFS_ELOCK
-auto parse_elock(std::string_view /*scheme*/, std::string_view rest) {
-  return elock::parse_url(rest, false);
-}
-#endif
-
-// What this lockfs was built without.
-template <const char* what>
-Wrong check_missing(std::string_view scheme, std::string_view /*rest*/) {
-  return std::string(scheme) + ": this lockfs was built without " + what;
-}
-[[maybe_unused]] Made make_missing(std::string_view scheme, std::string_view /*rest*/,
-                                   EventLoop& /*loop*/) {
-  return tl::make_unexpected(std::string(scheme) + ": is not here");
-}
-[[maybe_unused]] constexpr char kHiredis[] = "hiredis and OpenSSL";  // NOLINT(*-avoid-c-arrays)
-[[maybe_unused]] constexpr char kOpenSsl[] = "OpenSSL";              // NOLINT(*-avoid-c-arrays)
-[[maybe_unused]] constexpr char kGrpc[] = "gRPC";                    // NOLINT(*-avoid-c-arrays)
-
-struct Row {
+// What is in a module, and in which.
+struct Elsewhere {
   std::string_view scheme;
-  /// Of what stands behind the colon.
-  Wrong (*check)(std::string_view scheme, std::string_view rest);
-  Made (*make)(std::string_view scheme, std::string_view rest, EventLoop& loop);
+  const char* module;
 };
-constexpr std::array kRows = {
-    Row{"memory", check_memory, make_memory},
-    Row{"file", check_file, make_file},
-    Row{"shm", check_shm, make_shm},
-    Row{"dlm", check_dlm, make_dlm},
-#ifdef LOCKFS_REDIS
-    Row{"redis", check_server<redis::parse_url>, make_redis},
-    Row{"rediss", check_server<redis::parse_url>, make_redis},
-    Row{"redis+unix", check_server<redis::parse_url>, make_redis},
-#else
-    Row{"redis", check_missing<kHiredis>, make_missing},
-    Row{"rediss", check_missing<kHiredis>, make_missing},
-    Row{"redis+unix", check_missing<kHiredis>, make_missing},
-#endif
-#ifdef LOCKFS_GRPC
-    Row{"etcd", check_server<etcd::parse_url>, make_server<etcd::parse_url, EtcdBackend>},
-    Row{"etcds", check_server<etcd::parse_url>, make_server<etcd::parse_url, EtcdBackend>},
-    Row{"ldlm", check_server<ldlm::parse_url>, make_server<ldlm::parse_url, LdlmBackend>},
-    Row{"ldlms", check_server<ldlm::parse_url>, make_server<ldlm::parse_url, LdlmBackend>},
-#else
-    Row{"etcd", check_missing<kGrpc>, make_missing},
-    Row{"etcds", check_missing<kGrpc>, make_missing},
-    Row{"ldlm", check_missing<kGrpc>, make_missing},
-    Row{"ldlms", check_missing<kGrpc>, make_missing},
-#endif
-#ifdef LOCKFS_ELOCK
-    Row{"elock", check_server<parse_elock>, make_server<parse_elock, ElockBackend>},
-#else
-    Row{"elock", check_missing<kOpenSsl>, make_missing},
-#endif
-};
+constexpr std::array kElsewhere = {
+    Elsewhere{"dlm", "dlm"},          Elsewhere{"redis", "redis"}, Elsewhere{"rediss", "redis"},
+    Elsewhere{"redis+unix", "redis"}, Elsewhere{"etcd", "etcd"},   Elsewhere{"etcds", "etcd"},
+    Elsewhere{"ldlm", "ldlm"},        Elsewhere{"ldlms", "ldlm"},  Elsewhere{"elock", "elock"}};
 
-const Row* row_of(std::string_view url) {
-  const size_t colon = url.find(':');
-  for (const Row& row : kRows) {
-    if (colon != std::string_view::npos && url.substr(0, colon) == row.scheme) return &row;
+// PROGRAM/../lib/lockfs, where it is installed and where it was built.
+std::string module_directory() {
+  std::error_code error;
+  const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
+  return (error ? "/usr/bin" : program.parent_path().string()) + "/../lib/lockfs";
+}
+
+using Loaded = tl::expected<const BackendModule*, std::string>;
+
+Loaded load(const std::string& name) {
+  static std::map<std::string, const BackendModule*> loaded;
+  if (const auto known = loaded.find(name); known != loaded.end()) return known->second;
+  const std::string file = module_directory() + "/" + name + ".so";
+  if (access(file.c_str(), F_OK) != 0) {
+    return tl::make_unexpected("this lockfs comes without it: there is no " + file);
   }
-  return nullptr;
+  void* module = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+  if (module == nullptr) return tl::make_unexpected(std::string(dlerror()));
+  const auto* made = static_cast<const BackendModule*>(dlsym(module, "lockfs_module"));
+  if (made == nullptr || made->version != LOCKFS_VERSION) {
+    return tl::make_unexpected(file + " is of another version of lockfs than " + LOCKFS_VERSION);
+  }
+  return loaded[name] = made;
+}
+
+std::string_view scheme_of(std::string_view url) {
+  const size_t colon = url.find(':');
+  return colon == std::string_view::npos ? "" : url.substr(0, colon);
+}
+
+Loaded module_of(std::string_view scheme) {
+  for (const Elsewhere& row : kElsewhere) {
+    if (row.scheme == scheme) {
+      auto module = load(row.module);
+      if (!module) return tl::make_unexpected(std::string(scheme) + ": " + module.error());
+      return module;
+    }
+  }
+  std::string known;
+  for (const Row& row : kRows) known += std::string(row.scheme) + ":, ";
+  for (const Elsewhere& row : kElsewhere) known += std::string(row.scheme) + ":, ";
+  known.resize(known.size() - 2);
+  return tl::make_unexpected("known here: " + known);
+}
+
+tl::expected<const Row*, std::string> row_of(std::string_view url) {
+  const std::string_view scheme = scheme_of(url);
+  for (const Row& row : kRows) {
+    if (row.scheme == scheme) return &row;
+  }
+  const bool is_known = std::any_of(kElsewhere.begin(), kElsewhere.end(),
+                                    [&](const Elsewhere& row) { return row.scheme == scheme; });
+  const auto module = module_of(scheme);
+  if (!is_known) {
+    return tl::make_unexpected("'" + shown_url(url) + "' names no backend; " + module.error());
+  }
+  if (!module) return tl::make_unexpected(module.error());
+  for (const Row& row : (*module)->rows) {
+    if (row.scheme == scheme) return &row;
+  }
+  return tl::make_unexpected(std::string(scheme) + ": its module does not know it");
 }
 
 }  // namespace
 
 Wrong check_backend_url(std::string_view url) {
-  if (const Row* row = row_of(url))
-    return row->check(row->scheme, url.substr(row->scheme.size() + 1));
-  std::string known;
-  for (const Row& row : kRows) known += (known.empty() ? "" : ", ") + std::string(row.scheme) + ":";
-  return "'" + shown_url(url) + "' names no backend; known here: " + known;
+  const auto row = row_of(url);
+  if (!row) return row.error();
+  return (*row)->check((*row)->scheme, url.substr((*row)->scheme.size() + 1));
+}
+
+Served make_service(std::string_view url, EventLoop& loop) {
+  const std::string_view scheme = scheme_of(url);
+  const auto module = module_of(scheme);
+  if (!module) return tl::make_unexpected(module.error());
+  if ((*module)->serve == nullptr) {
+    return tl::make_unexpected(std::string(scheme) + ": is nothing that lockfs serves");
+  }
+  return (*module)->serve(url.substr(scheme.size() + 1), loop);
 }
 
 std::string shown_url(std::string_view url) {
@@ -280,7 +240,7 @@ std::string shown_url(std::string_view url) {
 
 Made make_backend(std::string_view url, EventLoop& loop) {
   if (auto wrong = check_backend_url(url)) return tl::make_unexpected(std::move(*wrong));
-  const Row& row = *row_of(url);
+  const Row& row = **row_of(url);
   return row.make(row.scheme, url.substr(row.scheme.size() + 1), loop);
 }
 

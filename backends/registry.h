@@ -6,6 +6,7 @@
 #include <string_view>
 #include <tl/expected.hpp>
 
+#include "backends/module.h"
 #include "core/event_loop.h"
 #include "core/lock_backend.h"
 
@@ -21,5 +22,8 @@ std::string shown_url(std::string_view url);
 /// watch descriptors of `loop` and post into it, and ends before the loop does.
 tl::expected<std::unique_ptr<LockBackend>, std::string> make_backend(std::string_view url,
                                                                      EventLoop& loop);
+
+/// Serves what a URL says, as `lockfs serve` does; else says in words what is wrong.
+Served make_service(std::string_view url, EventLoop& loop);
 
 }  // namespace lockfs

@@ -5,7 +5,7 @@
 #include <tl/expected.hpp>
 
 #include "backends/elock/elock_server.h"
-#include "backends/net/stream.h"
+#include "backends/net/endpoint.h"
 
 namespace lockfs::elock {
 

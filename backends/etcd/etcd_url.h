@@ -5,7 +5,7 @@
 #include <tl/expected.hpp>
 #include <vector>
 
-#include "backends/net/stream.h"
+#include "backends/net/endpoint.h"
 #include "core/timer_queue.h"
 
 namespace lockfs::etcd {

@@ -4,7 +4,7 @@
 #include <string_view>
 #include <tl/expected.hpp>
 
-#include "backends/net/stream.h"
+#include "backends/net/endpoint.h"
 #include "core/timer_queue.h"
 
 namespace lockfs::ldlm {

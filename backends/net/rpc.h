@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-#include "backends/net/stream.h"
+#include "backends/net/endpoint.h"
 #include "backends/outlet.h"
 #include "core/event_loop.h"
 

@@ -10,10 +10,10 @@
 #include <stdexcept>
 
 #include "tests/support/elock_server.h"
-#ifdef LOCKFS_GRPC
+#ifdef LOCKFS_ETCD
 #include "tests/support/etcd_server.h"
 #endif
-#ifdef LOCKFS_GRPC
+#ifdef LOCKFS_LDLM
 #include "tests/support/ldlm_server.h"
 #endif
 #ifdef LOCKFS_REDIS
@@ -96,7 +96,7 @@ class RedisWorld final : public World {
 };
 #endif
 
-#ifdef LOCKFS_GRPC
+#ifdef LOCKFS_ETCD
 class EtcdWorld final : public World {
  public:
   std::string source() const override { return "etcd://" + server_.endpoints() + "?lease=3s"; }
@@ -109,7 +109,7 @@ class EtcdWorld final : public World {
 };
 #endif
 
-#ifdef LOCKFS_GRPC
+#ifdef LOCKFS_LDLM
 class LdlmWorld final : public World {
  public:
   std::string source() const override {
@@ -154,10 +154,10 @@ std::unique_ptr<World> make_world(const std::string& name) {
   if (name == "redis") return std::make_unique<RedisWorld>();
 #endif
   if (name == "elock") return std::make_unique<ElockWorld>();
-#ifdef LOCKFS_GRPC
+#ifdef LOCKFS_LDLM
   if (name == "ldlm") return std::make_unique<LdlmWorld>();
 #endif
-#ifdef LOCKFS_GRPC
+#ifdef LOCKFS_ETCD
   if (name == "etcd") return std::make_unique<EtcdWorld>();
 #endif
   throw std::runtime_error("no world " + name);
@@ -169,10 +169,10 @@ std::vector<std::string> world_names() {
 #ifdef LOCKFS_REDIS
   if (RedisServer::is_here()) names.emplace_back("redis");
 #endif
-#ifdef LOCKFS_GRPC
+#ifdef LOCKFS_ETCD
   if (EtcdServer::is_here()) names.emplace_back("etcd");
 #endif
-#ifdef LOCKFS_GRPC
+#ifdef LOCKFS_LDLM
   if (LdlmServer::is_here()) names.emplace_back("ldlm");
 #endif
   return names;

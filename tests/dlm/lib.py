@@ -257,9 +257,11 @@ def run(scenarios, nodes, **options):
     if staged != 0:
         return staged
     # A guest caches what it reads from the host's root: the binary must not change while it runs.
-    binary = TOP / f"build/try/lockfs-{os.getpid()}"
+    copy = TOP / f"build/try/{os.getpid()}"
+    binary = copy / "bin/lockfs"
     binary.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(sys.argv[1], binary)
+    shutil.copytree(pathlib.Path(sys.argv[1]).resolve().parent.parent / "lib/lockfs", copy / "lib/lockfs")
     known = {scenario.__name__: scenario for scenario in scenarios}
     chosen = [known[name] for name in sys.argv[2:] or known]
     began = time.monotonic()
@@ -270,7 +272,6 @@ def run(scenarios, nodes, **options):
             world = World(cluster, binary)
             passed = [run_one(world, scenario) for scenario in chosen]
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            binary.unlink()
+        shutil.rmtree(copy, ignore_errors=True)
     print(f"     {sum(passed)} of {len(passed)} passed in {time.monotonic() - began:.0f} s")
     return 0 if all(passed) else 1

@@ -8,10 +8,10 @@
 #include <stdexcept>
 
 #include "tests/support/elock_server.h"
-#ifdef LOCKFS_GRPC
+#ifdef LOCKFS_LDLM
 #include "tests/support/ldlm_server.h"
 #endif
-#ifdef LOCKFS_GRPC
+#ifdef LOCKFS_ETCD
 #include "tests/support/etcd_server.h"
 #endif
 #ifdef LOCKFS_REDIS
@@ -43,7 +43,7 @@ class RedisRemote final : public Remote {
 };
 #endif
 
-#ifdef LOCKFS_GRPC
+#ifdef LOCKFS_ETCD
 class EtcdRemote final : public Remote {
  public:
   explicit EtcdRemote(int lease) : lease_(lease) {}
@@ -85,7 +85,7 @@ class ElockRemote final : public Remote {
   const int lease_;
 };
 
-#ifdef LOCKFS_GRPC
+#ifdef LOCKFS_LDLM
 class LdlmRemote final : public Remote {
  public:
   explicit LdlmRemote(int lease) : lease_(lease) {}
@@ -114,10 +114,10 @@ std::unique_ptr<Remote> make_remote(const std::string& name, int lease) {
 #ifdef LOCKFS_REDIS
   if (name == "redis") return std::make_unique<RedisRemote>(lease);
 #endif
-#ifdef LOCKFS_GRPC
+#ifdef LOCKFS_ETCD
   if (name == "etcd") return std::make_unique<EtcdRemote>(lease);
 #endif
-#ifdef LOCKFS_GRPC
+#ifdef LOCKFS_LDLM
   if (name == "ldlm") return std::make_unique<LdlmRemote>(lease);
 #endif
   if (name == "elock") return std::make_unique<ElockRemote>(lease);
@@ -129,10 +129,10 @@ std::vector<std::string> remote_names() {
 #ifdef LOCKFS_REDIS
   if (RedisServer::is_here()) names.emplace_back("redis");
 #endif
-#ifdef LOCKFS_GRPC
+#ifdef LOCKFS_ETCD
   if (EtcdServer::is_here()) names.emplace_back("etcd");
 #endif
-#ifdef LOCKFS_GRPC
+#ifdef LOCKFS_LDLM
   if (LdlmServer::is_here()) names.emplace_back("ldlm");
 #endif
   return names;

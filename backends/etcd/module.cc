@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: MIT
+#include "backends/module.h"
+
+#include <array>
+
+#include "backends/etcd/etcd_backend.h"
+#include "backends/etcd/etcd_url.h"
+
+namespace lockfs {
+namespace {
+
+constexpr auto kCheck = check_with<etcd::parse_url>;
+constexpr auto kMake = make_with<etcd::parse_url, EtcdBackend>;
+constexpr std::array kRows = {BackendRow{"etcd", kCheck, kMake},
+                              BackendRow{"etcds", kCheck, kMake}};
+
+}  // namespace
+}  // namespace lockfs
+
+const lockfs::BackendModule lockfs_module = {LOCKFS_VERSION, lockfs::kRows};

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT
+#include "backends/module.h"
+
+#include <array>
+
+#include "backends/redis/go_dlm_backend.h"
+#include "backends/redis/redis_backend.h"
+#include "backends/redis/redis_url.h"
+
+namespace lockfs {
+namespace {
+
+tl::expected<std::unique_ptr<LockBackend>, std::string> make_redis(std::string_view scheme,
+                                                                   std::string_view rest,
+                                                                   EventLoop& loop) {
+  const auto url = redis::parse_url(scheme, rest);
+  if (url->layout == redis::Layout::kGoDlm) return std::make_unique<GoDlmBackend>(loop, *url);
+  return std::make_unique<RedisBackend>(loop, *url);
+}
+
+constexpr auto kCheck = check_with<redis::parse_url>;
+constexpr std::array kRows = {BackendRow{"redis", kCheck, make_redis},
+                              BackendRow{"rediss", kCheck, make_redis},
+                              BackendRow{"redis+unix", kCheck, make_redis}};
+
+}  // namespace
+}  // namespace lockfs
+
+const lockfs::BackendModule lockfs_module = {LOCKFS_VERSION, lockfs::kRows};
