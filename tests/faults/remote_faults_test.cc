@@ -148,6 +148,7 @@ TEST_P(RemoteFaults, AConnectionMayBeCutInEveryState) {
     if (i % 3 == 1) network(0).slow(30);
     Child asks([&, path = lock(0, name)] {
       const int fd = open(path.c_str(), O_RDWR | O_CREAT, 0666);
+      if (fd < 0) return errno;
       const int result = write_command(fd, i % 3 == 0 ? "EX timeout=200ms" : "EX timeout=20s");
       return result != 0 ? result : write_command(fd, "UN");
     });
