@@ -153,6 +153,42 @@ void measure_in_turn(std::vector<Column>& columns, int rounds) {
   }
 }
 
+Program::Program(Words words) {
+  std::array<int, 2> in{};
+  std::array<int, 2> out{};
+  if (pipe(in.data()) != 0 || pipe(out.data()) != 0) die("pipe");
+  pid_ = fork();
+  if (pid_ == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    dup2(in[0], 0);
+    dup2(out[1], 1);
+    for (const int fd : {in[0], in[1], out[0], out[1]}) close(fd);
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    execv(argv[0], argv.data());
+    _exit(127);
+  }
+  close(in[0]);
+  close(out[1]);
+  to_ = fdopen(in[1], "w");
+  from_ = fdopen(out[0], "r");
+}
+
+Program::~Program() {
+  fclose(to_);
+  fclose(from_);
+  waitpid(pid_, nullptr, 0);
+}
+
+double Program::measure(const char* what, int count) {
+  std::fprintf(to_, "%s %d\n", what, count);
+  std::fflush(to_);
+  double each = 0;
+  if (std::fscanf(from_, "%lf", &each) != 1) die("a program that measures");
+  return each;
+}
+
 std::string new_name() {
   static int names = 0;
   return "fresh" + std::to_string(getpid()) + "-" + std::to_string(names++);

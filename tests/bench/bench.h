@@ -4,6 +4,7 @@
 
 #include <array>
 #include <chrono>
+#include <cstdio>
 #include <functional>
 #include <string>
 #include <vector>
@@ -58,6 +59,21 @@ struct Column {
 };
 /// Each of them once in each round.
 void measure_in_turn(std::vector<Column>& columns, int rounds);
+
+/// A program that stays, and for each line of its input, "WHAT COUNT", prints one figure.
+class Program {
+ public:
+  explicit Program(Words words);
+  ~Program();
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+  double measure(const char* what, int count);
+
+ private:
+  pid_t pid_ = -1;
+  FILE* to_ = nullptr;
+  FILE* from_ = nullptr;
+};
 
 /// A name that no lock has had.
 std::string new_name();

@@ -5,7 +5,6 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <signal.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -79,49 +78,6 @@ struct Server {
   }
 };
 
-// Figures of the Go client, which stays connected.
-class GoClient {
- public:
-  GoClient(const std::string& program, const std::string& place) {
-    std::array<int, 2> in{};
-    std::array<int, 2> out{};
-    if (pipe(in.data()) != 0 || pipe(out.data()) != 0) die("pipe");
-    pid_ = fork();
-    if (pid_ == 0) {
-      prctl(PR_SET_PDEATHSIG, SIGKILL);
-      dup2(in[0], 0);
-      dup2(out[1], 1);
-      for (const int fd : {in[0], in[1], out[0], out[1]}) close(fd);
-      execl(program.c_str(), program.c_str(), place.c_str(), nullptr);
-      _exit(127);
-    }
-    close(in[0]);
-    close(out[1]);
-    to_ = fdopen(in[1], "w");
-    from_ = fdopen(out[0], "r");
-  }
-  ~GoClient() {
-    fclose(to_);
-    fclose(from_);
-    waitpid(pid_, nullptr, 0);
-  }
-  GoClient(const GoClient&) = delete;
-  GoClient& operator=(const GoClient&) = delete;
-
-  double measure(const char* what, int count) {
-    std::fprintf(to_, "%s %d\n", what, count);
-    std::fflush(to_);
-    double each = 0;
-    if (std::fscanf(from_, "%lf", &each) != 1) die("the Go client");
-    return each;
-  }
-
- private:
-  pid_t pid_ = -1;
-  FILE* to_ = nullptr;
-  FILE* from_ = nullptr;
-};
-
 int run(int argc, char** argv) {
   if (argc < 4) return 2;
   const int rounds = argc > 4 ? std::atoi(argv[4]) : 7;
@@ -131,7 +87,7 @@ int run(int argc, char** argv) {
   const Served memory({argv[1], "-f", "memory:"}, "/default");
   const Served one({argv[1], "-f", server.url()}, "/default");
   const Served two({argv[1], "-f", server.url()}, "/default");
-  GoClient client(argv[3], server.place());
+  Program client({argv[3], server.place()});
   std::printf("\netcd: beside its server on the loopback\n");
   std::vector<Column> columns;
   const auto add = [&](const char* name, const std::function<double()>& measure) {
