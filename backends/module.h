@@ -35,7 +35,7 @@ using Served = tl::expected<std::unique_ptr<Service>, std::string>;
 /// Backends that need libraries which not every host has: in a file of their own, which is loaded
 /// when it is first asked for. It defines `lockfs_module`.
 struct BackendModule {
-  std::string_view version;  ///< Of lockfs: a module of another one is refused.
+  std::string_view build;  ///< Which lockfs it was built with: by another one it is refused.
   std::span<const BackendRow> rows;
   /// For `lockfs serve`; null: it serves nothing.
   Served (*serve)(std::string_view rest, EventLoop& loop) = nullptr;

@@ -2,6 +2,7 @@
 #include "backends/registry.h"
 
 #include <dlfcn.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -150,7 +151,15 @@ constexpr std::array kElsewhere = {
 std::string module_directory() {
   std::error_code error;
   const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
-  return (error ? "/usr/bin" : program.parent_path().string()) + "/../lib/lockfs";
+  const auto place = program.parent_path();
+  return (place.filename() == "bin" ? place.parent_path().string() : "/usr") + "/lib/lockfs";
+}
+
+// Whoever may write it may do all that we may.
+bool is_safe(const std::string& file) {
+  struct stat info {};
+  return stat(file.c_str(), &info) == 0 && (info.st_uid == 0 || info.st_uid == geteuid()) &&
+         (info.st_mode & S_IWOTH) == 0;
 }
 
 using Loaded = tl::expected<const BackendModule*, std::string>;
@@ -162,11 +171,14 @@ Loaded load(const std::string& name) {
   if (access(file.c_str(), F_OK) != 0) {
     return tl::make_unexpected("this lockfs comes without it: there is no " + file);
   }
+  if (!is_safe(file) || !is_safe(module_directory())) {
+    return tl::make_unexpected(file + " is not loaded: others may write it");
+  }
   void* module = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (module == nullptr) return tl::make_unexpected(std::string(dlerror()));
   const auto* made = static_cast<const BackendModule*>(dlsym(module, "lockfs_module"));
-  if (made == nullptr || made->version != LOCKFS_VERSION) {
-    return tl::make_unexpected(file + " is of another version of lockfs than " + LOCKFS_VERSION);
+  if (made == nullptr || made->build != LOCKFS_BUILD) {
+    return tl::make_unexpected(file + " belongs to another build of lockfs than this one");
   }
   return loaded[name] = made;
 }
@@ -176,19 +188,22 @@ std::string_view scheme_of(std::string_view url) {
   return colon == std::string_view::npos ? "" : url.substr(0, colon);
 }
 
-Loaded module_of(std::string_view scheme) {
-  for (const Elsewhere& row : kElsewhere) {
-    if (row.scheme == scheme) {
-      auto module = load(row.module);
-      if (!module) return tl::make_unexpected(std::string(scheme) + ": " + module.error());
-      return module;
-    }
-  }
-  std::string known;
+std::string known_schemes() {
+  std::string known = "known here: ";
   for (const Row& row : kRows) known += std::string(row.scheme) + ":, ";
   for (const Elsewhere& row : kElsewhere) known += std::string(row.scheme) + ":, ";
   known.resize(known.size() - 2);
-  return tl::make_unexpected("known here: " + known);
+  return known;
+}
+
+// Null: no module has it.
+Loaded module_of(std::string_view scheme) {
+  const auto* row = std::find_if(kElsewhere.begin(), kElsewhere.end(),
+                                 [&](const Elsewhere& each) { return each.scheme == scheme; });
+  if (row == kElsewhere.end()) return nullptr;
+  auto module = load(row->module);
+  if (!module) return tl::make_unexpected(std::string(scheme) + ": " + module.error());
+  return module;
 }
 
 tl::expected<const Row*, std::string> row_of(std::string_view url) {
@@ -196,13 +211,11 @@ tl::expected<const Row*, std::string> row_of(std::string_view url) {
   for (const Row& row : kRows) {
     if (row.scheme == scheme) return &row;
   }
-  const bool is_known = std::any_of(kElsewhere.begin(), kElsewhere.end(),
-                                    [&](const Elsewhere& row) { return row.scheme == scheme; });
   const auto module = module_of(scheme);
-  if (!is_known) {
-    return tl::make_unexpected("'" + shown_url(url) + "' names no backend; " + module.error());
-  }
   if (!module) return tl::make_unexpected(module.error());
+  if (*module == nullptr) {
+    return tl::make_unexpected("'" + shown_url(url) + "' names no backend; " + known_schemes());
+  }
   for (const Row& row : (*module)->rows) {
     if (row.scheme == scheme) return &row;
   }
@@ -221,8 +234,8 @@ Served make_service(std::string_view url, EventLoop& loop) {
   const std::string_view scheme = scheme_of(url);
   const auto module = module_of(scheme);
   if (!module) return tl::make_unexpected(module.error());
-  if ((*module)->serve == nullptr) {
-    return tl::make_unexpected(std::string(scheme) + ": is nothing that lockfs serves");
+  if (*module == nullptr || (*module)->serve == nullptr) {
+    return tl::make_unexpected("'" + shown_url(url) + "' is nothing that lockfs serves");
   }
   return (*module)->serve(url.substr(scheme.size() + 1), loop);
 }

@@ -185,6 +185,7 @@ class LockTable final : public ClaimEvents {
   Claim& claim_of(Lock& lock);
   void anchor(Lock& lock);
   bool yields(const Lock& lock, const Owner& owner) const;
+  bool gives_turn(const Lock& lock) const;
   void stand_back(Claim& claim);
   bool asks_patiently(const Lock& lock) const;
   bool refuse_impatient(Lock& lock);

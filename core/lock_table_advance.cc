@@ -95,6 +95,8 @@ std::optional<LockErrc> LockTable::claim_for(Lock& lock, Owner& owner, const Req
       return std::nullopt;
     }
     give_up(lock);
+  } else if (!request.now && gives_turn(lock)) {
+    give_up(lock);
   }
   const auto take_turn = [](Claim& claim) {
     if (claim.turns > 0) --claim.turns;
@@ -239,14 +241,20 @@ void LockTable::stand_back(Claim& claim) {
   });
 }
 
-// Must a newcomer stand back, so that the claim is given up when those that hold it end? A backend
-// that does not say who else wants it may always have somebody.
+// Must a newcomer stand back, so that the claim is given up when those that hold it end?
 bool LockTable::yields(const Lock& lock, const Owner& owner) const {
   const bool newcomer = !owner.holding || !owner.held.above_null();
-  if (!newcomer || lock.claim == nullptr || lock.claim->asking) return false;
+  return newcomer && lock.claim != nullptr && !lock.claim->asking && lock.claim->contended &&
+         lock.claim->turns == 0;
+}
+
+// Where turns go around in order, but nobody says who else waits, somebody may: between two who
+// hold here the claim is given up now and then. Slots are no claim to the whole of it.
+bool LockTable::gives_turn(const Lock& lock) const {
   const LockTraits& traits = lock.space->backend->traits();
-  const bool unheard = traits.other_nodes && !traits.contention_hints && lock.claim->held;
-  return (lock.claim->contended || unheard) && lock.claim->turns == 0;
+  return traits.other_nodes && traits.fifo && !traits.contention_hints && lock.claim != nullptr &&
+         lock.claim->held && !lock.claim->asking && lock.claim->turns == 0 &&
+         lock.claim->slots.count == 0 && lock.needed(nullptr, {}) == Mode::kNL;
 }
 
 void LockTable::lost(ClaimId id, std::string_view why) {

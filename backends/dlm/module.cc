@@ -41,4 +41,4 @@ constexpr std::array kRows = {BackendRow{"dlm", check_dlm, make_dlm}};
 }  // namespace
 }  // namespace lockfs
 
-const lockfs::BackendModule lockfs_module = {LOCKFS_VERSION, lockfs::kRows};
+const lockfs::BackendModule lockfs_module = {LOCKFS_BUILD, lockfs::kRows};

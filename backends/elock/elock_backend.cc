@@ -289,7 +289,8 @@ void ElockBackend::tick() {
   for (const ClaimId id : waiting) {
     if (up()) {
       ask(id);
-    } else if (now - claims_.at(id).since > kPatience) {
+    } else if (const auto claim = claims_.find(id);
+               claim != claims_.end() && now - claim->second.since > kPatience) {
       fail(id, LockErrc::kUnreachable);
     }
   }

@@ -39,4 +39,4 @@ constexpr std::array kRows = {
 }  // namespace
 }  // namespace lockfs
 
-const lockfs::BackendModule lockfs_module = {LOCKFS_VERSION, lockfs::kRows, lockfs::serve};
+const lockfs::BackendModule lockfs_module = {LOCKFS_BUILD, lockfs::kRows, lockfs::serve};

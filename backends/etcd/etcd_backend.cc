@@ -242,14 +242,18 @@ void EtcdBackend::went_down(const std::string& /*why*/) {
 
 // The keys of the next lease are others.
 void EtcdBackend::expired(const std::string& why) {
-  std::vector<std::pair<ClaimId, bool>> claims;
+  std::vector<ClaimId> ids;
   for (auto& [at, place] : places_) {
-    if (place.id != ClaimId::kNone) claims.emplace_back(place.id, place.held.has_value());
-    end_ask(place);
+    if (place.id != ClaimId::kNone) ids.push_back(place.id);
   }
-  places_.clear();
-  by_id_.clear();
-  for (const auto& [id, held] : claims) {
+  std::erase_if(places_, [](const auto& item) { return item.second.id == ClaimId::kNone; });
+  for (const ClaimId id : ids) {
+    Place* place = find(id);
+    if (place == nullptr) continue;
+    const bool held = place->held.has_value();
+    end_ask(*place);
+    by_id_.erase(id);
+    places_.erase(place_of(place->space, place->name));
     held ? events_->lost(id, why) : events_->failed(id, LockErrc::kUnreachable);
   }
 }
@@ -273,6 +277,7 @@ void EtcdBackend::resync(Place& place, const Entry* own, int64_t revision) {
   const int64_t as_of = own != nullptr ? own->mod : std::max(place.own.mod, revision);
   place.own = own != nullptr ? Entry(*own) : Entry{};
   place.own.mod = as_of;
+  if (own == nullptr) last_end_ = std::max(last_end_, as_of);
   if (place.held) {
     // It may have become already what is asked for.
     const bool done = same && place.ask && own->mode == place.ask->mode;

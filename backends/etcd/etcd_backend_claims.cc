@@ -41,13 +41,17 @@ void EtcdBackend::acquire(ClaimId id, std::string_view lockspace, std::string_vi
   // To hold less takes nothing from anybody: it is so at once, and the cluster is told.
   const bool less = place->held && covers(*place->held, mode) && !is_exclusive(mode);
   if (less) return granted(*place, 0);
-  const bool ready = session_.up() && mirror_.knows(place->space);
-  ready ? step(*place) : wait_for_cluster(*place);
+  if (!session_.up() || !mirror_.knows(place->space)) return wait_for_cluster(*place);
+  if (!place->held) return step(*place);
+  outlet_->post([this, id] {  // Not from within this verb: it may turn out that it is lost.
+    if (Place* still = find(id)) step(*still);
+  });
 }
 
 // The cluster may be back in a moment.
 void EtcdBackend::wait_for_cluster(Place& place) {
   if (!session_.up() && session_.refused()) return fail(place, LockErrc::kUnreachable);
+  loop_.timers.cancel(place.ask->patience);
   place.ask->patience = loop_.timers.schedule(
       loop_.timers.now() + kPatience, [this, id = place.id, number = place.ask->number] {
         Place* late = find(id);
@@ -112,8 +116,8 @@ void EtcdBackend::granted(Place& place, int64_t token) {
   if (!place.ask || !session_.holds_lease()) return;  // The lease's end is told in a moment.
   const Mode mode = place.ask->mode;
   end_ask(place);
+  if (place.held != mode) place.contended = false;  // Of what it was.
   place.held = mode;
-  place.contended = false;  // Of what it was.
   place.missed = false;
   place.blocker.clear();
   TokenBlock tokens;
@@ -138,9 +142,12 @@ void EtcdBackend::hint(Place& place) {
 
 // The next thing that is to be done, if nothing is on its way.
 void EtcdBackend::step(Place& place) {
-  if (!session_.up() || place.busy || !mirror_.knows(place.space) || adopt(place)) return;
-  if (place.ask && place.ask->cancelled) return fail(place, LockErrc::kInterrupted);
+  if (!session_.up() || place.busy) return;
   const bool wanted = place.held || place.ask;
+  // To delete it nothing else is to be known: nobody may have this lockspace any more.
+  if (!wanted && place.own.create != 0) return send_delete(place);
+  if (!mirror_.knows(place.space) || adopt(place)) return;
+  if (place.ask && place.ask->cancelled) return fail(place, LockErrc::kInterrupted);
   const bool doomed = place.doomed != 0 && place.doomed == place.own.create;
   if (place.own.create != 0 && (doomed || !wanted)) return send_delete(place);
   if (!wanted) {

@@ -17,4 +17,4 @@ constexpr std::array kRows = {BackendRow{"etcd", kCheck, kMake},
 }  // namespace
 }  // namespace lockfs
 
-const lockfs::BackendModule lockfs_module = {LOCKFS_VERSION, lockfs::kRows};
+const lockfs::BackendModule lockfs_module = {LOCKFS_BUILD, lockfs::kRows};

@@ -182,6 +182,7 @@ void LdlmBackend::taken(Session& session) {
   Claim& claim = claims_.at(session.claim);
   claim.asks = nullptr;
   claim.keys.push_back(&session);
+  if (claim.patience != TimerId::kNone) wait_for_server(session.claim, claim);  // It is there.
   advance(session.claim);
 }
 

@@ -195,7 +195,8 @@ void GoDlmBackend::answered(ClaimId id, const std::string& token, TimePoint sent
     return;  // Who waits is asked for again by the tick.
   }
   const TimePoint lease_end = sent + url_.lease - url_.lease / kMargin;
-  if (lease_end <= Clock::now()) return;  // Too late to be used; it is asked for again.
+  claim.doubtful = lease_end <= Clock::now();
+  if (claim.doubtful) return;  // Too late to be used; it is asked for again.
   claim.held = true;
   claim.lease_end = lease_end;
   if (!std::exchange(claim.pending, false)) return;

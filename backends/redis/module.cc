@@ -26,4 +26,4 @@ constexpr std::array kRows = {BackendRow{"redis", kCheck, make_redis},
 }  // namespace
 }  // namespace lockfs
 
-const lockfs::BackendModule lockfs_module = {LOCKFS_VERSION, lockfs::kRows};
+const lockfs::BackendModule lockfs_module = {LOCKFS_BUILD, lockfs::kRows};

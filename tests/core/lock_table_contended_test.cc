@@ -45,7 +45,7 @@ TEST_F(LockTableContended, ItIsGivenUpAfterAFewTurns) {
   EXPECT_THAT(observer.take(), ElementsAre(Answer{next, kOk}));
 }
 
-// Where nobody says so, somebody else may always want it.
+// Where nobody says so, somebody else may always want it: between two who hold, others have a turn.
 TEST_F(LockTableContended, WithoutHintsItIsGivenUpAfterAFewTurnsInAnyCase) {
   change_traits().contention_hints = false;
   OwnerId holder = granted_owner(Mode::kEX);
@@ -63,6 +63,16 @@ TEST_F(LockTableContended, WithoutHintsItIsGivenUpAfterAFewTurnsInAnyCase) {
   ASSERT_THAT(asks, SizeIs(1)) << "and asked for anew";
   grant();
   EXPECT_THAT(observer.take(), ElementsAre(Answer{next, kOk}));
+}
+
+TEST_F(LockTableContended, WithoutHintsNobodyStandsBackBehindWhoHolds) {
+  change_traits().contention_hints = false;
+  const OwnerId first = granted_owner(Mode::kPR);
+  for (uint32_t turn = 0; turn < 3 * LockTable::kLocalTurns; ++turn) {
+    EXPECT_EQ(ask(open(), turn % 2 == 0 ? want(Mode::kPR) : trying(want(Mode::kPR))), kOk) << turn;
+  }
+  EXPECT_TRUE(holds(first, Mode::kPR));
+  EXPECT_THAT(released, IsEmpty());
 }
 
 TEST_F(LockTableContended, ReadersThatComeDoNotKeepItForEver) {

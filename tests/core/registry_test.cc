@@ -49,6 +49,15 @@ TEST(Registry, DlmTakesAPrefixAndNoName) {
   }
 }
 
+// What a module lacks of the program is found when it is loaded.
+TEST(Registry, EachModuleThatWasBuiltIsLoaded) {
+  for (const std::string url : {"dlm:", "redis://h", "rediss://h", "redis+unix:///s", "etcd://h",
+                                "etcds://h", "ldlm://h", "ldlms://h", "elock://h"}) {
+    const auto wrong = check_backend_url(url);
+    EXPECT_TRUE(!wrong || wrong->find("comes without it") != std::string::npos) << *wrong;
+  }
+}
+
 // The words of each lack are tested where there is a DLM: tests/dlm.
 TEST(Registry, WithoutAClusterDlmSaysWhatIsMissing) {
   EventLoop loop;
