@@ -9,6 +9,8 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstdlib>
+#include <fstream>
 #include <string>
 
 #include "tests/contract/witness.h"
@@ -215,6 +217,40 @@ TEST_P(RemoteFaults, GarbageOnTheWireIsTheEndOfTheConnectionOnly) {
   }
   EXPECT_EQ(is_lost(held), remote().frees_at_disconnect()) << own(held, "this.error");
   EXPECT_EQ(exclusive(1, "noise"), is_lost(held) ? 0 : EEXIST);
+}
+
+// That of one mount's host: its lease and its locks do not depend on it, and its tokens grow.
+TEST_P(RemoteFaults, WhenAMountsClockJumpsNothingIsLost) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "nothing can be loaded before a sanitizer";
+#endif
+  const std::string file = "/tmp/lockfs-mounts-clock-" + std::to_string(getpid());
+  const auto set_clock = [&](int64_t seconds) {
+    std::ofstream(file, std::ios::in | std::ios::out)  // It is mapped: never shorter.
+        .write(reinterpret_cast<const char*>(&seconds), sizeof seconds);
+  };
+  std::ofstream(file) << std::string(sizeof(int64_t), '\0');
+  setenv("LD_PRELOAD", CLOCK_JUMP, 1);
+  setenv("LOCKFS_CLOCK_FILE", file.c_str(), 1);
+  const Mount jumping({}, remote().source(remote().port()));
+  unsetenv("LD_PRELOAD");
+  const int held = keep(open(jumping.lock("held").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
+  ASSERT_EQ(write_command(held, "EX timeout=10s"), 0) << jumping.log();
+  const int other = keep(open(jumping.lock("other").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
+  uint64_t token = 0;
+  for (const int64_t offset : {7200, -7200, 0}) {
+    set_clock(offset);
+    const auto begin = Clock::now();
+    while (since(begin) < remote().lease() * 0.5) {
+      ASSERT_FALSE(is_lost(held)) << own(held, "this.error");
+      ASSERT_EQ(exclusive(1, "held"), EEXIST);
+    }
+    ASSERT_EQ(write_command(other, "EX timeout=5s"), 0);
+    EXPECT_GT(token_of(other), token) << offset;
+    token = token_of(other);
+    ASSERT_EQ(write_command(other, "UN"), 0);
+  }
+  unlink(file.c_str());
 }
 
 TEST_P(RemoteFaults, ItIsToldHowTheServerIsReached) {
