@@ -32,11 +32,14 @@ std::shared_ptr<grpc::ChannelCredentials> credentials(const Endpoint& server) {
 
 }  // namespace
 
-RpcThread::RpcThread() {
+RpcThread::Settings::Settings() {
   gpr_set_log_function(log_words);
   // Names are looked up as everywhere on this host, /etc/hosts and all, unless somebody says
   // otherwise.
   setenv("GRPC_DNS_RESOLVER", "native", 0);  // NOLINT(concurrency-mt-unsafe)
+}
+
+RpcThread::RpcThread() {
   thread_ = worker_thread([this] {
     void* tag = nullptr;
     bool ok = false;

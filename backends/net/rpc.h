@@ -35,6 +35,9 @@ class RpcThread {
   static void* tag(std::function<void(bool ok)> done);
 
  private:
+  struct Settings {
+    Settings();
+  } settings_;  ///< Before gRPC starts, which it does with its first object.
   grpc::CompletionQueue queue_;
   std::thread thread_;
 };
