@@ -33,7 +33,8 @@ double since(Clock::time_point then) {
 class Etcd : public DescriptorTest {
  protected:
   void SetUp() override {
-    if (!EtcdServer::is_here()) GTEST_SKIP() << "no etcd and etcdctl here";
+    if (!EtcdServer::is_here())
+      GTEST_SKIP() << "no etcd and etcdctl here, or no gRPC for a sanitizer of threads";
   }
   static std::string source(const EtcdServer& server, const std::string& rest = "?lease=3s") {
     return "etcd://" + server.endpoints() + rest;

@@ -73,7 +73,12 @@ bool listens(int port) {
 
 }  // namespace
 
-bool LdlmServer::is_here() { return is_required() || !server().path.empty(); }
+bool LdlmServer::is_here() {
+#ifdef __SANITIZE_THREAD__
+  return false;  // As of etcd: see there.
+#endif
+  return is_required() || !server().path.empty();
+}
 std::string LdlmServer::missing() { return "no LDLM server here: " + server().missing; }
 
 LdlmServer::LdlmServer(Words options) : port_(free_port()), options_(std::move(options)) {
