@@ -186,10 +186,10 @@ void ElockBackend::ask(ClaimId id) {
   Claim& claim = found->second;
   if (claim.asked) return;
   claim.asked = true;
-  send("lock " + claim.key, [this, id, key = claim.key](int code) { answered(id, key, code); });
+  send("lock " + claim.key, [this, id, key = claim.key](int code) { heard(id, key, code); });
 }
 
-void ElockBackend::answered(ClaimId id, const std::string& key, int code) {
+void ElockBackend::heard(ClaimId id, const std::string& key, int code) {
   const auto found = claims_.find(id);
   if (found == claims_.end()) return;  // Released meanwhile; that unlocks it.
   Claim& claim = found->second;

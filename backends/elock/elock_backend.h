@@ -70,7 +70,7 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
   void send_next();
   void ready();
   void ask(ClaimId id);
-  void answered(ClaimId id, const std::string& key, int code);
+  void heard(ClaimId id, const std::string& key, int code);
   void unlock(const std::string& key);
   void fail(ClaimId id, LockErrc why);
   void lose_all(const std::string& why);

@@ -29,7 +29,7 @@ std::string set_members(Url& url, std::string_view place, bool tls) {
   for (;;) {
     const size_t comma = place.find(',');
     net::Endpoint member;
-    const std::string wrong = net::parse_host(member, place.substr(0, comma), kPort);
+    std::string wrong = net::parse_host(member, place.substr(0, comma), kPort);
     if (!wrong.empty()) return wrong;
     if (tls) member.tls.emplace();
     url.members.push_back(member);

@@ -119,7 +119,7 @@ void LdlmBackend::advance(ClaimId id) {
 
 bool LdlmBackend::has_enough(Claim& claim) {
   while (claim.keys.size() > claim.wanted) {
-    leave(*claim.keys.back());
+    give_back(*claim.keys.back());
     claim.keys.pop_back();
   }
   return claim.keys.size() == claim.wanted;
@@ -277,7 +277,7 @@ void LdlmBackend::end_asking(Claim& claim) {
   if (claim.asks != nullptr) end(*std::exchange(claim.asks, nullptr));
 }
 
-void LdlmBackend::leave(Session& session) {
+void LdlmBackend::give_back(Session& session) {
   session.claim = ClaimId::kNone;
   ++leaving_[session.name()].count;
   session.leave();

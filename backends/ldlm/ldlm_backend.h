@@ -90,7 +90,7 @@ class LdlmBackend final : public BlindEngine, private ldlm::Session::Events {
   void keep(Session& session);
   void end(Session& session);
   void end_asking(Claim& claim);
-  void leave(Session& session);
+  void give_back(Session& session);
   void has_left(const std::string& name);
   void trouble(const std::string& why);
   void all_is_well();

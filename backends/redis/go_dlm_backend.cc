@@ -177,12 +177,12 @@ void GoDlmBackend::ask(ClaimId id) {
   claim.asking = true;
   evaluate(kAcquire, {claim.key, kTokenKey}, {claim.token, milliseconds_of_lease()},
            [this, id, token = claim.token, sent = Clock::now()](const redisReply* answer) {
-             answered(id, token, sent, answer);
+             heard(id, token, sent, answer);
            });
 }
 
-void GoDlmBackend::answered(ClaimId id, const std::string& token, TimePoint sent,
-                            const redisReply* answer) {
+void GoDlmBackend::heard(ClaimId id, const std::string& token, TimePoint sent,
+                         const redisReply* answer) {
   const auto found = claims_.find(id);
   if (found == claims_.end() || found->second.token != token) return;
   Claim& claim = found->second;

@@ -63,7 +63,7 @@ class GoDlmBackend final : public BlindEngine, private redis::Connection::Events
   void evaluate(std::string_view script, const std::vector<std::string>& keys,
                 const std::vector<std::string>& words, redis::Connection::Done done);
   void ask(ClaimId id);
-  void answered(ClaimId id, const std::string& token, TimePoint sent, const redisReply* answer);
+  void heard(ClaimId id, const std::string& token, TimePoint sent, const redisReply* answer);
   static bool is_known(const Claim& claim) { return claim.held || claim.asking || claim.doubtful; }
   void delete_key(const std::string& key, const std::string& token);
   void fail(ClaimId id, LockErrc why);
