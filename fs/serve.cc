@@ -10,7 +10,6 @@
 #include "fs/log.h"
 #include "fs/options.h"
 
-
 namespace lockfs {
 namespace {
 
