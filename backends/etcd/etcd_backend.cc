@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "backends/etcd/txn.h"
 #include "backends/key_values.h"
 
 namespace lockfs {
@@ -115,9 +116,7 @@ void EtcdBackend::load(const std::string& space) {
   if (!session_.up() || !mirror_.expect(space)) return;
   Txn txn;
   for (const std::string& key : {keys_.space(space), keys_.pins(space)}) {
-    auto& range = *txn.add_success()->mutable_request_range();
-    range.set_key(key);
-    range.set_range_end(etcd::Keys::end_of(key));
+    etcd::read_all(*txn.add_success()->mutable_request_range(), key);
   }
   session_.transact(
       txn, [this, space](const Answer* answer) { loaded(space, answer); }, true);
@@ -186,11 +185,8 @@ void EtcdBackend::change_pin(QueryId query, std::string_view lockspace, std::str
   const std::string key = keys_.pins(lockspace) + std::string(name);
   Txn txn;
   if (!pin || fresh) {
-    auto& compare = *txn.add_compare();
-    compare.set_target(etcd::wire::Compare::CREATE);
-    compare.set_result(pin ? etcd::wire::Compare::EQUAL : etcd::wire::Compare::GREATER);
-    compare.set_key(key);
-    compare.set_create_revision(0);
+    using etcd::wire::Compare;
+    etcd::compare(txn, Compare::CREATE, key, pin ? Compare::EQUAL : Compare::GREATER, 0);
   }
   if (pin) {
     auto& put = *txn.add_success()->mutable_request_put();
@@ -312,8 +308,7 @@ void EtcdBackend::look_at(const std::string& space, const std::string& name,
   etcd::wire::RangeRequest range;
   range.set_key(keys_.lock(space, name) + owner);
   const auto seen = [this, space, name, owner] {
-    const Queue* queue = mirror_.queue(space, name);
-    const Entry* entry = queue == nullptr ? nullptr : queue->find(owner);
+    const Entry* entry = mirror_.entry(space, name, owner);
     return entry == nullptr ? 0 : entry->mod;
   };
   session_.call<etcd::wire::RangeRequest, etcd::wire::RangeResponse>(
@@ -341,9 +336,8 @@ void EtcdBackend::suspect(const std::string& space, const std::string& name) {
 void EtcdBackend::sweep() {
   sweeping_ = false;
   for (const auto& [space, name] : std::exchange(strays_, {})) {
-    const Queue* queue = mirror_.queue(space, name);
-    const Entry* own = queue == nullptr ? nullptr : queue->find(session_.owner());
-    if (own == nullptr || find(place_of(space, name)) != nullptr) continue;
+    const bool ours = mirror_.entry(space, name, session_.owner()) != nullptr;
+    if (!ours || find(place_of(space, name)) != nullptr) continue;
     Place& place = places_[place_of(space, name)];
     place.space = space;
     place.name = name;

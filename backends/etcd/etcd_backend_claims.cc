@@ -13,6 +13,7 @@ using etcd::compare;
 using etcd::wire::Compare;
 
 constexpr auto kRetry = std::chrono::milliseconds(500);
+
 }  // namespace
 
 EtcdBackend::Place* EtcdBackend::find(ClaimId id) {
@@ -148,8 +149,7 @@ void EtcdBackend::step(Place& place) {
   if (!wanted && place.own.create != 0) return send_delete(place);
   if (!mirror_.knows(place.space) || adopt(place)) return;
   if (place.ask && place.ask->cancelled) return fail(place, LockErrc::kInterrupted);
-  const bool doomed = place.doomed != 0 && place.doomed == place.own.create;
-  if (place.own.create != 0 && (doomed || !wanted)) return send_delete(place);
+  if (place.own.create != 0 && place.doomed == place.own.create) return send_delete(place);
   if (!wanted) {
     places_.erase(place_of(place.space, place.name));
   } else if (!place.ask) {
@@ -167,8 +167,7 @@ void EtcdBackend::step(Place& place) {
 bool EtcdBackend::adopt(Place& place) {
   const int64_t revision = mirror_.revision(place.space);
   if (revision < place.own.mod) return false;
-  const Queue* queue = mirror_.queue(place.space, place.name);
-  const Entry* seen = queue == nullptr ? nullptr : queue->find(session_.owner());
+  const Entry* seen = mirror_.entry(place.space, place.name, session_.owner());
   const bool news = seen != nullptr ? seen->mod > place.own.mod : place.own.create != 0;
   if (news) resync(place, seen, revision);
   return news;
@@ -275,7 +274,8 @@ void EtcdBackend::put(Place& place, const Entry& entry, For what) {
              }
              asked.own = entry;
              asked.own.mod = revision;
-             what == For::kGrant&& ask != nullptr ? granted(asked, revision) : step(asked);
+             if (what == For::kGrant && ask != nullptr) return granted(asked, revision);
+             step(asked);
            });
 }
 

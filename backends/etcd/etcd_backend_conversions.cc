@@ -14,15 +14,21 @@ constexpr Duration kStands = std::chrono::milliseconds(100);
 // When a conversion met somebody else's change: until the mirror has that, too.
 constexpr auto kAgain = std::chrono::milliseconds(20);
 
+// A key that is granted this, whatever it was made for.
+etcd::Entry converted(etcd::Entry entry, Mode mode) {
+  entry.mode = mode;
+  entry.to.reset();
+  entry.converted = true;
+  return entry;
+}
+
 }  // namespace
 
 void EtcdBackend::convert(Place& place) {
   const Mode mode = place.ask->mode;
-  Entry entry = place.own;
-  entry.mode = mode;
-  entry.to.reset();
-  entry.converted = true;
-  if (covers(place.own.mode, mode)) return put(place, entry, For::kGrant);  // For a token.
+  if (covers(place.own.mode, mode)) {
+    return put(place, converted(place.own, mode), For::kGrant);  // For a token.
+  }
   if (place.own.mode != *place.held) return keep_up(place);  // Others still wait for what it was.
   if (mirror_.revision(place.space) < place.own.mod) return;
   const Queue* queue = mirror_.queue(place.space, place.name);
@@ -33,7 +39,7 @@ void EtcdBackend::convert(Place& place) {
   }
   if (place.ask->now) return look_again(place);
   if (place.own.to != mode) {
-    entry = place.own;
+    Entry entry = place.own;
     entry.to = mode;
     entry.words = place.words;
     return put(place, entry, For::kAsk);
@@ -51,10 +57,7 @@ void EtcdBackend::convert(Place& place) {
 // Unless anybody has come or changed anything since that revision.
 void EtcdBackend::convert_now(Place& place, const Queue::Conversion& conversion, int64_t revision) {
   const std::string all = keys_.lock(place.space, place.name);
-  Entry entry = place.own;
-  entry.mode = place.ask->mode;
-  entry.to.reset();
-  entry.converted = true;
+  const Entry entry = converted(place.own, place.ask->mode);
   Txn txn;
   compare(txn, Compare::MOD, key_of(place), Compare::EQUAL, place.own.mod);
   compare(txn, Compare::MOD, all, Compare::LESS, revision + 1)
@@ -80,11 +83,8 @@ void EtcdBackend::convert_now(Place& place, const Queue::Conversion& conversion,
 
 // Who would not wait is not refused for what the mirror has not heard yet.
 void EtcdBackend::look_again(Place& place) {
-  const std::string all = keys_.lock(place.space, place.name);
   Txn txn;
-  auto& range = *txn.add_success()->mutable_request_range();
-  range.set_key(all);
-  range.set_range_end(etcd::Keys::end_of(all));
+  etcd::read_all(*txn.add_success()->mutable_request_range(), keys_.lock(place.space, place.name));
   transact(place, txn, For::kAsk, [this](Place& asked, const Answer& answer, const Ask* ask) {
     if (ask == nullptr || !asked.held) return step(asked);
     const Queue queue = queue_in(asked, answer.responses(0).response_range());

@@ -7,6 +7,7 @@
 #include "backends/key_values.h"
 
 namespace lockfs::etcd {
+
 Entry entry_of(const wire::KeyValue& key, std::string_view owner) {
   Entry entry;
   entry.owner = owner;
@@ -126,6 +127,12 @@ const Queue* Mirror::queue(std::string_view space, std::string_view name) const 
   if (known == nullptr) return nullptr;
   const auto found = known->locks.find(name);
   return found == known->locks.end() ? nullptr : &found->second.queue;
+}
+
+const Entry* Mirror::entry(std::string_view space, std::string_view name,
+                           std::string_view owner) const {
+  const Queue* keys = queue(space, name);
+  return keys == nullptr ? nullptr : keys->find(owner);
 }
 
 int64_t Mirror::revision(std::string_view space) const {

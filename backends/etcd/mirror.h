@@ -77,6 +77,8 @@ class Mirror {
 
   /// Null: the lock has no key.
   const Queue* queue(std::string_view space, std::string_view name) const;
+  /// One key of it; null: there is none.
+  const Entry* entry(std::string_view space, std::string_view name, std::string_view owner) const;
   /// All of a lockspace that was changed up to it is here.
   int64_t revision(std::string_view space) const;
   /// The names of locks that have a key of this owner.

@@ -20,11 +20,16 @@ inline wire::Compare& compare(wire::TxnRequest& txn, wire::Compare::CompareTarge
   return out;
 }
 
+/// All keys that start with `key`.
+inline void read_all(wire::RangeRequest& range, const std::string& key) {
+  range.set_key(key);
+  range.set_range_end(Keys::end_of(key));
+}
+
 /// The first keys of a queue: whoever is before one that was just made is among them, or the mirror
 /// will tell.
 inline void read_first(wire::RangeRequest& range, const std::string& key) {
-  range.set_key(key);
-  range.set_range_end(Keys::end_of(key));
+  read_all(range, key);
   range.set_sort_target(wire::RangeRequest::CREATE);
   range.set_sort_order(wire::RangeRequest::ASCEND);
   constexpr int kFirst = 10;
