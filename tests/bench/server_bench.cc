@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Measures backends of small servers beside memory:, the floor, and what the server's own client
 // does, in turn, with a server on the loopback:
-//   server_bench LOCKFS NULL_FS elock [ROUNDS [CYCLES]]
-//   server_bench LOCKFS NULL_FS ldlm [ROUNDS [CYCLES]]      LOCKFS_LDLM_SERVER and LDLM_PYTHON say
-//   where
-// LDLM's server and its Python client are.
+//   server_bench LOCKFS NULL_FS elock|ldlm [ROUNDS [CYCLES]]
+// LOCKFS_LDLM_SERVER and LDLM_PYTHON say where LDLM's server and its Python client are.
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>

@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <stdexcept>
+#include <utility>
 
 #include "tests/support/elock_server.h"
 #ifdef LOCKFS_LDLM
@@ -21,90 +22,67 @@
 namespace lockfs::test {
 namespace {
 
-#ifdef LOCKFS_REDIS
-class RedisRemote final : public Remote {
+/// What is the same of all servers. `option` of the URL is the lease.
+template <class Server>
+class ServerRemote : public Remote {
  public:
-  explicit RedisRemote(int lease) : lease_(lease) { server_.is_known(); }
+  ServerRemote(std::string scheme, std::string option, int lease)
+      : scheme_(std::move(scheme)), option_(std::move(option)), lease_(lease) {}
   int port() const override { return server_.port(); }
   std::string source(int port) const override {
-    return "redis://127.0.0.1:" + std::to_string(port) + "?lease=" + std::to_string(lease_) + "s";
+    return scheme_ + "://127.0.0.1:" + std::to_string(port) + "?" + option_ + "=" +
+           std::to_string(lease_) + "s";
   }
   double lease() const override { return lease_; }
-  bool survives_restart() const override { return true; }
-  bool notices_silence() const override { return true; }
-  bool sees_others() const override { return true; }
   void signal(int number) override { server_.signal(number); }
   void kill() override { server_.kill(); }
   void start() override { server_.start(); }
 
+ protected:
+  Server server_;
+
  private:
-  RedisServer server_;
+  const std::string scheme_;
+  const std::string option_;
   const int lease_;
+};
+
+#ifdef LOCKFS_REDIS
+class RedisRemote final : public ServerRemote<RedisServer> {
+ public:
+  explicit RedisRemote(int lease) : ServerRemote("redis", "lease", lease) { server_.is_known(); }
+  bool survives_restart() const override { return true; }
+  bool notices_silence() const override { return true; }
+  bool sees_others() const override { return true; }
 };
 #endif
 
 #ifdef LOCKFS_ETCD
-class EtcdRemote final : public Remote {
+class EtcdRemote final : public ServerRemote<EtcdServer> {
  public:
-  explicit EtcdRemote(int lease) : lease_(lease) {}
-  int port() const override { return server_.port(); }
-  std::string source(int port) const override {
-    return "etcd://127.0.0.1:" + std::to_string(port) + "?lease=" + std::to_string(lease_) + "s";
-  }
-  double lease() const override { return lease_; }
+  explicit EtcdRemote(int lease) : ServerRemote("etcd", "lease", lease) {}
   bool survives_restart() const override { return true; }
   bool notices_silence() const override { return true; }
   bool sees_others() const override { return true; }
-  void signal(int number) override { server_.signal(number); }
-  void kill() override { server_.kill(); }
-  void start() override { server_.start(); }
-
- private:
-  EtcdServer server_;
-  const int lease_;
 };
 #endif
 
-class ElockRemote final : public Remote {
+class ElockRemote final : public ServerRemote<ElockServer> {
  public:
-  explicit ElockRemote(int lease) : lease_(lease) {}
-  int port() const override { return server_.port(); }
-  std::string source(int port) const override {
-    return "elock://127.0.0.1:" + std::to_string(port) + "?timeout=" + std::to_string(lease_) + "s";
-  }
-  double lease() const override { return lease_; }
+  explicit ElockRemote(int lease) : ServerRemote("elock", "timeout", lease) {}
   bool survives_restart() const override { return false; }
   bool notices_silence() const override { return false; }
   bool sees_others() const override { return false; }
-  void signal(int number) override { server_.signal(number); }
-  void kill() override { server_.kill(); }
-  void start() override { server_.start(); }
-
- private:
-  ElockServer server_;
-  const int lease_;
 };
 
 #ifdef LOCKFS_LDLM
-class LdlmRemote final : public Remote {
+class LdlmRemote final : public ServerRemote<LdlmServer> {
  public:
-  explicit LdlmRemote(int lease) : lease_(lease) {}
-  int port() const override { return server_.port(); }
-  std::string source(int port) const override {
-    return "ldlm://127.0.0.1:" + std::to_string(port) + "?lease=" + std::to_string(lease_) + "s";
-  }
-  double lease() const override { return lease_; }
+  explicit LdlmRemote(int lease) : ServerRemote("ldlm", "lease", lease) {}
   bool survives_restart() const override { return false; }
   bool notices_silence() const override { return true; }
   bool frees_at_disconnect() const override { return true; }
   bool sees_others() const override { return false; }
-  void signal(int number) override { server_.signal(number); }
-  void kill() override { server_.kill(); }
-  void start() override { server_.start(); }
-
- private:
-  LdlmServer server_;
-  const int lease_;
 };
 #endif
 
