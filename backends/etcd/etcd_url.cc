@@ -4,28 +4,20 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <fstream>
-
 #include "backends/key_values.h"
+#include "backends/server_url.h"
 #include "backends/url_query.h"
 #include "core/words.h"
 
 namespace lockfs::etcd {
 namespace {
 
-constexpr auto kShortestLease = std::chrono::seconds(2);
 constexpr auto kLongestLease = std::chrono::minutes(10);
 constexpr uint16_t kPort = 2379;
 
 // What is wrong, or nothing.
 std::string set_members(Url& url, std::string_view place, bool tls) {
-  if (const size_t at = place.rfind('@'); at != std::string_view::npos) {
-    const std::string_view login = place.substr(0, at);
-    const size_t colon = login.find(':');
-    url.user = unquoted_value(login.substr(0, colon));
-    if (colon != std::string_view::npos) url.password = unquoted_value(login.substr(colon + 1));
-    place.remove_prefix(at + 1);
-  }
+  take_login(place, url.user, url.password);
   for (;;) {
     const size_t comma = place.find(',');
     net::Endpoint member;
@@ -38,23 +30,9 @@ std::string set_members(Url& url, std::string_view place, bool tls) {
   }
 }
 
-std::string set_lease(Url& url, std::string_view value) {
-  const auto lease = parse_duration(value);
-  if (!lease) return lease.error();
-  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(*lease);
-  if (seconds != *lease || seconds < kShortestLease || seconds > kLongestLease) {
-    return "takes whole seconds, 2s to 10m";
-  }
-  url.lease = seconds;
-  return {};
-}
-
 std::string set_option(Url& url, const std::string& key, const std::string& value) {
-  if (key == "lease") return set_lease(url, value);
-  if (key == "password-file") {
-    std::ifstream file(value);
-    return std::getline(file, url.password) ? "" : "cannot read a line of " + value;
-  }
+  if (key == "lease") return set_lease(url.lease, value, kLongestLease, "10m");
+  if (key == "password-file") return read_password(url.password, value);
   if (key == "prefix") {
     url.prefix = unquoted_value(value);
     return {};

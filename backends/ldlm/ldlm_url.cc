@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "backends/key_values.h"
+#include "backends/server_url.h"
 #include "backends/url_query.h"
 #include "core/words.h"
 
@@ -14,27 +15,9 @@ namespace lockfs::ldlm {
 namespace {
 
 constexpr uint16_t kPort = 3144;
-constexpr auto kShortestLease = std::chrono::seconds(2);
 // A server that hears nothing looks after a minute whether the connection lives, and frees what it
 // has if not: before that we have to know.
 constexpr auto kLongestLease = std::chrono::minutes(1);
-
-std::string set_lease(Url& url, const std::string& value) {
-  const auto lease = parse_duration(value);
-  if (!lease) return lease.error();
-  if (*lease < kShortestLease || *lease > kLongestLease ||
-      *lease % std::chrono::seconds(1) != Duration::zero()) {
-    return "takes whole seconds, 2s to 1m";
-  }
-  url.lease = *lease;
-  return {};
-}
-
-std::string read_password(Url& url, const std::string& path) {
-  std::ifstream file(path);
-  if (!std::getline(file, url.password)) return "cannot read a line of " + path;
-  return {};
-}
 
 std::string set_file(std::string& out, const std::string& path) {
   if (!std::ifstream(path)) return "cannot read it";
@@ -43,8 +26,8 @@ std::string set_file(std::string& out, const std::string& path) {
 }
 
 std::string set_option(Url& url, const std::string& key, const std::string& value) {
-  if (key == "lease") return set_lease(url, value);
-  if (key == "password-file") return read_password(url, value);
+  if (key == "lease") return set_lease(url.lease, value, kLongestLease, "1m");
+  if (key == "password-file") return read_password(url.password, value);
   if (url.server.tls) {
     if (key == "ca") return set_file(url.server.tls->ca, value);
     if (key == "cert") return set_file(url.server.tls->certificate, value);

@@ -3,9 +3,8 @@
 
 #include <fmt/format.h>
 
-#include <fstream>
-
 #include "backends/key_values.h"
+#include "backends/server_url.h"
 #include "backends/url_query.h"
 #include "core/words.h"
 
@@ -19,13 +18,7 @@ constexpr size_t kLongestSocket = 107;
 
 // What is wrong, or nothing.
 std::string set_server(Url& url, std::string_view place) {
-  if (const size_t at = place.rfind('@'); at != std::string_view::npos) {
-    const std::string_view login = place.substr(0, at);
-    const size_t colon = login.find(':');
-    url.user = unquoted_value(login.substr(0, colon));
-    if (colon != std::string_view::npos) url.password = unquoted_value(login.substr(colon + 1));
-    place.remove_prefix(at + 1);
-  }
+  take_login(place, url.user, url.password);
   if (const size_t slash = place.find('/'); slash != std::string_view::npos) {
     const std::string_view number = place.substr(slash + 1);
     const auto database = parse_number(number, 0, 1000000);
@@ -44,15 +37,9 @@ std::string set_lease(Url& url, std::string_view value) {
   return {};
 }
 
-std::string read_password(Url& url, const std::string& path) {
-  std::ifstream file(path);
-  if (!std::getline(file, url.password)) return "cannot read a line of " + path;
-  return {};
-}
-
 std::string set_option(Url& url, const std::string& key, const std::string& value) {
   if (key == "lease") return set_lease(url, value);
-  if (key == "password-file") return read_password(url, value);
+  if (key == "password-file") return read_password(url.password, value);
   if (key == "prefix") {
     url.prefix = unquoted_value(value);
     return {};
