@@ -201,6 +201,28 @@ void exclusive_open(const std::string& dir) {
   close(fd);
 }
 
+void fresh_beside(const std::array<std::string, 3>& dirs, const char* client,
+                  const std::function<double()>& measure_client, int rounds, int count) {
+  const auto opens = [count](const std::string& dir) {
+    return [count, dir] { return per_cycle(count, [&] { exclusive_open(dir); }); };
+  };
+  std::vector<Column> columns = {{"floor", {}, opens(dirs[0])},
+                                 {"memory:", {}, opens(dirs[1])},
+                                 {client, {}, measure_client},
+                                 {"the mount", {}, opens(dirs[2])}};
+  measure_in_turn(columns, rounds);
+  std::printf("microseconds a cycle, median of %d rounds of %d in turn, of a new name each time\n",
+              rounds, count);
+  for (const Column& column : columns) {
+    std::printf("%-16s %8.1f\n", column.name, median(column.times));
+  }
+  const double floor = median(columns[0].times);
+  const double own = median(columns[2].times);
+  const double mount = median(columns[3].times);
+  std::printf("as a ratio to the client's own: %.2f; to that and the floor: %.2f\n", mount / own,
+              mount / (own + floor));
+}
+
 double crowd(const std::array<std::string, 2>& dirs, int count) {
   const auto begin = Clock::now();
   std::vector<std::thread> threads;

@@ -80,6 +80,11 @@ std::string new_name();
 /// Takes and releases a lock of a new name.
 void exclusive_open(const std::string& dir);
 
+/// Fresh locks by the floor, by `memory:` and by a mount of a server (their directories), and what
+/// the server's own client does, in turn; prints them and their ratios.
+void fresh_beside(const std::array<std::string, 3>& dirs, const char* client,
+                  const std::function<double()>& measure_client, int rounds, int count);
+
 /// So many threads want one lock of two mounts, once each: microseconds a hand-over.
 double crowd(const std::array<std::string, 2>& dirs, int count);
 

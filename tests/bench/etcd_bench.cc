@@ -89,27 +89,9 @@ int run(int argc, char** argv) {
   const Served two({argv[1], "-f", server.url()}, "/default");
   Program client({argv[3], server.place()});
   std::printf("\netcd: beside its server on the loopback\n");
-  std::vector<Column> columns;
-  const auto add = [&](const char* name, const std::function<double()>& measure) {
-    columns.push_back({name, {}, measure});
-  };
-  const auto opens = [count](const std::string& dir) {
-    return per_cycle(count, [&] { exclusive_open(dir); });
-  };
-  add("floor", [&] { return opens(floor.dir); });
-  add("memory:", [&] { return opens(memory.dir); });
-  add("Go's mutex", [&] { return client.measure("cycle", count); });
-  add("etcd:", [&] { return opens(one.dir); });
-  measure_in_turn(columns, rounds);
-  std::printf("microseconds a cycle, median of %d rounds of %d in turn, of a new name each time\n",
-              rounds, count);
-  for (const Column& column : columns) {
-    std::printf("%-16s %8.1f\n", column.name, median(column.times));
-  }
-  const double own = median(columns[2].times);
-  std::printf("etcd: as a ratio to the client's own: %.2f; to that and the floor: %.2f\n",
-              median(columns[3].times) / own,
-              median(columns[3].times) / (own + median(columns[0].times)));
+  fresh_beside(
+      {floor.dir, memory.dir, one.dir}, "Go's mutex",
+      [&] { return client.measure("cycle", count); }, rounds, count);
   const std::array<std::string, 2> dirs = {one.dir, two.dir};
   const double mounts = hand_over(
       [&](int i) { return turns_mount(dirs.at(static_cast<size_t>(i)) + "/turns", kHandOvers); });

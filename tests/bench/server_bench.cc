@@ -110,30 +110,13 @@ int run(int argc, char** argv) {
                                              "python3", "tests/bench/ldlm_client.py", place});
   }
   std::printf("\n%s: beside its server on the loopback\n", what.c_str());
-  const auto opens = [count](const std::string& dir) {
-    return per_cycle(count, [&] { exclusive_open(dir); });
-  };
-  std::vector<Column> columns;
-  const auto add = [&](const char* name, const std::function<double()>& measure) {
-    columns.push_back({name, {}, measure});
-  };
-  add("floor", [&] { return opens(floor.dir); });
-  add("memory:", [&] { return opens(memory.dir); });
-  add("own client", [&] {
-    if (script != nullptr) return script->measure("cycle", count);
-    return per_cycle(count, [&] { client->cycle(); });
-  });
-  add("the mount", [&] { return opens(one.dir); });
-  measure_in_turn(columns, rounds);
-  std::printf("microseconds a cycle, median of %d rounds of %d in turn, of a new name each time\n",
-              rounds, count);
-  for (const Column& column : columns) {
-    std::printf("%-16s %8.1f\n", column.name, median(column.times));
-  }
-  const double own = median(columns[2].times);
-  std::printf("as a ratio to the client's own: %.2f; to that and the floor: %.2f\n",
-              median(columns[3].times) / own,
-              median(columns[3].times) / (own + median(columns[0].times)));
+  fresh_beside(
+      {floor.dir, memory.dir, one.dir}, "own client",
+      [&] {
+        if (script != nullptr) return script->measure("cycle", count);
+        return per_cycle(count, [&] { client->cycle(); });
+      },
+      rounds, count);
   const std::array<std::string, 2> dirs = {one.dir, two.dir};
   std::printf("hand-over between two mounts, %d waiters: %.0f us\n", kHandOvers,
               crowd(dirs, kHandOvers));
