@@ -102,10 +102,11 @@ class LockTable final : public ClaimEvents {
   /// called once, perhaps before this returns.
   using Seen = std::function<void(LockErrc, const RemoteLock&)>;
   void look(Lockspace& space, std::string_view name, const Seen& told);
-  /// The same for all names of the lockspace.
+  /// The same for all names of the lockspace, which may take others longer to tell.
   using SeenAll = std::function<void(LockErrc, const std::vector<RemoteLock>&)>;
-  void look_all(Lockspace& space, const SeenAll& told, Duration patience = kLookTime);
+  void look_all(Lockspace& space, const SeenAll& told, Duration patience = kLookAllTime);
   static constexpr Duration kLookTime = std::chrono::milliseconds(500);
+  static constexpr Duration kLookAllTime = std::chrono::seconds(2);
   /// Who would not wait waits for the answer to a claim that was asked for before, but no longer
   /// than this: then it is told kUnreachable.
   static constexpr Duration kImpatience = std::chrono::seconds(1);

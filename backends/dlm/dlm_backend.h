@@ -40,6 +40,9 @@ class DlmBackend final : public LockBackend {
   static constexpr auto kPatience = std::chrono::seconds(1);
   /// How long the other mounts may take to say who holds a lock, or to give it back.
   static constexpr auto kAskTime = std::chrono::milliseconds(300);
+  /// The same for all that they hold: nobody's open() waits for it, and hundreds of names took a
+  /// mount of an emulated machine longer than kAskTime.
+  static constexpr auto kListTime = std::chrono::seconds(1);
   /// How long a mount that has just come waits for the pins before it asks all for them.
   static constexpr auto kPinsTime = std::chrono::milliseconds(100);
   /// How often one who would not wait tries, while the others give back what they only keep.

@@ -164,7 +164,8 @@ void DlmBackend::ask(Space& space, const std::string& name, Answered done) {
   Question& question = questions_[number];
   question.space = &space;
   question.done = std::move(done);
-  question.timer = loop_.timers.schedule(loop_.timers.now() + kAskTime, [this, number] {
+  const auto patience = name.empty() ? Duration(kListTime) : Duration(kAskTime);
+  question.timer = loop_.timers.schedule(loop_.timers.now() + patience, [this, number] {
     questions_.at(number).timer = TimerId::kNone;
     finish(number);
   });
