@@ -109,6 +109,7 @@ class BlindEngine : public LockBackend, protected ClaimEvents {
   }
   void contended(ClaimId claim) final { told_->contended(claim); }
   void lost(ClaimId claim, std::string_view why) final { told_->lost(claim, why); }
+  void reach_changed() final { told_->reach_changed(); }
   void answered(QueryId query, LockErrc result, std::vector<RemoteLock> locks) final {
     told_->answered(query, result, std::move(locks));
   }

@@ -27,13 +27,17 @@ void LateBackend::try_again() {
   }
   spdlog::info("{} is there now", shown_url(url_));
   made_ = std::move(*made);
-  if (events_ != nullptr) made_->start(*events_);
+  if (events_ == nullptr) return;
+  made_->start(*events_);
+  events_->reach_changed();
 }
 
 std::vector<std::pair<std::string, std::string>> LateBackend::status() const {
   if (made_) return made_->status();
   return {{"state", trouble_}};
 }
+
+std::string LateBackend::trouble() const { return made_ ? made_->trouble() : trouble_; }
 
 void LateBackend::join(QueryId query, std::string_view lockspace, mode_t mode) {
   made_ ? made_->join(query, lockspace, mode) : refuse(query);

@@ -26,6 +26,7 @@ class LateBackend final : public LockBackend {
 
   const LockTraits& traits() const override { return made_ ? made_->traits() : unknown_; }
   std::vector<std::pair<std::string, std::string>> status() const override;
+  std::string trouble() const override;
   void start(ClaimEvents& events) override { events_ = &events; }
   void join(QueryId query, std::string_view lockspace, mode_t mode) override;
   void leave(QueryId query, std::string_view lockspace, bool force) override;

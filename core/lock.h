@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "core/lock_backend.h"
+#include "core/space_stats.h"
 #include "core/timer_queue.h"
 #include "core/wait_queue.h"
 
@@ -221,6 +222,8 @@ struct Lockspace {
   uint64_t capacity = 2048;  ///< Of numbered locks; podman's default.
   uint64_t lowest_free = 0;  ///< No number below it is free.
   LockBackend* backend = nullptr;
+  SpaceStats stats;
+  std::string trouble;  ///< Why its backend is out of reach, as was last noted; empty: in reach.
 
   struct Hash {
     using is_transparent = void;

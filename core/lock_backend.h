@@ -121,6 +121,8 @@ class ClaimEvents {
   virtual void uncontended(ClaimId /*claim*/) {}
   /// The claim is gone; nothing more is owed for it.
   virtual void lost(ClaimId claim, std::string_view why) = 0;
+  /// trouble() says something else than before. May come from within a verb.
+  virtual void reach_changed() = 0;
   /// The one answer to a query. `locks` is for inspect (none or one) and list.
   virtual void answered(QueryId query, LockErrc result, std::vector<RemoteLock> locks) = 0;
 };
@@ -134,6 +136,9 @@ class LockBackend {
   /// How it fares, for a person: what it reaches the others by, and what is wrong with that. Stable
   /// names, each with its words or number.
   virtual std::vector<std::pair<std::string, std::string>> status() const { return {}; }
+  /// Why nothing new can be had, as far as is known now: its engine is out of reach; empty when it
+  /// is in reach.
+  virtual std::string trouble() const { return {}; }
   virtual void start(ClaimEvents& events) = 0;
 
   /// Where traits().joins: take part in a lockspace, which is made with `mode` if it is new. The

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
+#include <cstddef>
 #include <system_error>
 
 namespace lockfs {
@@ -22,6 +23,8 @@ enum class LockErrc {
   kExists,        ///< Taken already.
   kExhausted,     ///< Numbered locks are used up.
 };
+
+inline constexpr size_t kLockErrcCount = static_cast<size_t>(LockErrc::kExhausted) + 1;
 
 const std::error_category& lock_category();
 inline std::error_code make_error_code(LockErrc e) {

@@ -56,7 +56,10 @@ void LockTable::close(OwnerId id) {
   Owner* owner = owners_.find(id);
   if (owner == nullptr) return;
   const Delivery delivery(*this);
-  if (owner->wait) finish_wait(*owner);
+  if (owner->wait) {
+    note_end_of_wait(*owner, LockErrc::kInterrupted);
+    finish_wait(*owner);
+  }
   const bool lingers =
       owner->holding && owner->held.above_null() && owner->extras && owner->extras->linger;
   Lock& lock = *owner->lock;
@@ -101,33 +104,40 @@ bool LockTable::fits_at_once(const Lock& lock, const Owner& owner, Share want) {
 std::optional<LockErrc> LockTable::request(OwnerId id, Request request, Client client) {
   Owner* owner = owners_.find(id);
   if (owner == nullptr) return LockErrc::kNotFound;
-  if (const auto refused = check(*owner, request)) return refused;
   const Delivery delivery(*this);
-  Lock& lock = *owner->lock;
-  if (request.drop_first && owner->holding && !covers(owner->held.mode, request.want.mode) &&
-      !fits_at_once(lock, *owner, request.want)) {
-    drop(*owner);
+  const Share want = request.want;
+  const auto result = decide(*owner, std::move(request), client);
+  if (result && *result != LockErrc::kOk) note_refusal(*owner, client, want, *result);
+  return result;
+}
+
+std::optional<LockErrc> LockTable::decide(Owner& owner, Request request, Client client) {
+  if (const auto refused = check(owner, request)) return refused;
+  Lock& lock = *owner.lock;
+  if (request.drop_first && owner.holding && !covers(owner.held.mode, request.want.mode) &&
+      !fits_at_once(lock, owner, request.want)) {
+    drop(owner);
     advance(lock);
   }
-  if (request.now || timers_.now() >= owner->place_until) owner->place_kept = 0;
-  const bool converting = owner->holding && owner->held.above_null();
-  const bool can = lock.fits(*owner, request.want) &&
-                   (converting || owner->place_kept != 0 || !lock.must_queue(request.want));
-  if (can && owner->place_kept == 0) {
-    const auto claimed = claim_for(lock, *owner, request);
+  if (request.now || timers_.now() >= owner.place_until) owner.place_kept = 0;
+  const bool converting = owner.holding && owner.held.above_null();
+  const bool can = lock.fits(owner, request.want) &&
+                   (converting || owner.place_kept != 0 || !lock.must_queue(request.want));
+  if (can && owner.place_kept == 0) {
+    const auto claimed = claim_for(lock, owner, request);
     if (claimed == LockErrc::kOk) {
-      const LockErrc result = grant(*owner, request, client);
+      const LockErrc result = grant(owner, request, client, std::nullopt);
       if (converting || result != LockErrc::kOk) advance(lock);
       return result;
     }
     if (claimed) return claimed;
-    if (request.now && (asks_patiently(lock) || yields(lock, *owner))) {
+    if (request.now && (asks_patiently(lock) || yields(lock, owner))) {
       return LockErrc::kWouldBlock;
     }
   } else if (request.now) {
     return LockErrc::kWouldBlock;
   }
-  return enqueue(*owner, std::move(request), client, converting);
+  return enqueue(owner, std::move(request), client, converting);
 }
 
 std::optional<LockErrc> LockTable::enqueue(Owner& owner, Request request, Client client,
@@ -149,6 +159,7 @@ std::optional<LockErrc> LockTable::enqueue(Owner& owner, Request request, Client
   owner.place_kept = 0;
   owner.wait = std::move(wait);
   lock.enqueue(owner);
+  ++lock.space->stats.waiters;
   graph_.waits(owner);
   note_change(lock);
   if (graph_.deadlocked(owner)) {
@@ -157,6 +168,7 @@ std::optional<LockErrc> LockTable::enqueue(Owner& owner, Request request, Client
     advance(lock);  // The queue that formed behind it in this call is empty; one rule for all.
     return LockErrc::kDeadlock;
   }
+  note_wait(owner);
   const bool impatient = owner.wait->request.now;
   if (owner.wait->request.timeout || impatient) {
     owner.wait->deadline = timers_.now() + (impatient ? kImpatience : *owner.wait->request.timeout);
@@ -172,7 +184,8 @@ std::optional<LockErrc> LockTable::enqueue(Owner& owner, Request request, Client
   return std::nullopt;
 }
 
-LockErrc LockTable::grant(Owner& owner, Request& request, Client client) {
+LockErrc LockTable::grant(Owner& owner, Request& request, Client client,
+                          std::optional<Duration> waited) {
   Lock& lock = *owner.lock;
   const bool had = owner.holding && owner.held.above_null();
   const bool has = request.want.above_null();
@@ -196,6 +209,7 @@ LockErrc LockTable::grant(Owner& owner, Request& request, Client client) {
   }
   owner.token = has ? lock.token : 0;
   if (has && !same) ++lock.stats.grants;
+  if (!same) note_grant(owner, before, waited);
   apply_options(owner, request);
   note_change(lock);
   return LockErrc::kOk;
@@ -229,7 +243,7 @@ void LockTable::start_ttl(Owner& owner) {
     Owner* expired = owners_.find(id);
     expired->extras->timer = TimerId::kNone;
     Lock& lock = *expired->lock;
-    lose(*expired, "its ttl ran out");
+    lose(*expired, "its ttl ran out", Happening::Kind::kLost);
     advance(lock);
   });
 }
@@ -275,7 +289,9 @@ void LockTable::undo(OwnerId id) {
     return release(id);
   }
   const Delivery delivery(*this);
+  const Share undone = owner->held;
   owner->lock->hold(*owner, owner->before);
+  note_grant(*owner, undone, std::nullopt);
   note_change(*owner->lock);
   advance(*owner->lock);
 }
@@ -311,8 +327,10 @@ LockErrc LockTable::resume(OwnerId id, std::string_view key, Client client) {
   const TimePoint since = old->since;
   const uint64_t token = old->token;
   const LockStats stats = lock.stats;
+  const SpaceStats space_stats = lock.space->stats;
   erase(*old);
   lock.stats = stats;  // The hold goes on.
+  lock.space->stats = space_stats;
   lock.hold(*owner, request.want);
   owner->lost = false;
   owner->client = client;
@@ -322,17 +340,22 @@ LockErrc LockTable::resume(OwnerId id, std::string_view key, Client client) {
   graph_.held(client.pid);
   quota.take(client.uid, Quota::kNames);  // Given by erase() just now; at most the owner changed.
   apply_options(*owner, request);
+  note(Happening::Kind::kGranted, lock, owner->held, client).token = token;
   note_change(lock);
   return LockErrc::kOk;
 }
 
 size_t LockTable::break_lock(Lock& lock, std::string_view why) {
+  return lose_all(lock, why, Happening::Kind::kBroken);
+}
+
+size_t LockTable::lose_all(Lock& lock, std::string_view why, Happening::Kind kind) {
   const Delivery delivery(*this);
   std::vector<Owner*> holders;
   for (Owner* o = lock.first; o != nullptr; o = o->next) {
     if (o->held.above_null()) holders.push_back(o);
   }
-  for (Owner* holder : holders) lose(*holder, why);
+  for (Owner* holder : holders) lose(*holder, why, kind);
   advance(lock);
   return holders.size();
 }

@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "core/journal.h"
 #include "core/lock.h"
 #include "core/processes.h"
 #include "core/slot_map.h"
@@ -129,6 +130,7 @@ class LockTable final : public ClaimEvents {
   void uncontended(ClaimId claim) override;
   void lost(ClaimId claim, std::string_view why) override;
   void answered(QueryId query, LockErrc result, std::vector<RemoteLock> locks) override;
+  void reach_changed() override;
   /// Answers, with kUnreachable, all questions that their backends have not answered.
   void end_queries();
 
@@ -137,6 +139,8 @@ class LockTable final : public ClaimEvents {
   /// Fills in an owner's process, found by whoever looked.
   void set_process(OwnerId owner, pid_t process);
 
+  /// What happened lately, for those who watch.
+  Journal journal;
   UserQuota quota;
   /// How many records of free, unpinned names are kept for their statistics.
   size_t idle_limit = 10000;
@@ -167,18 +171,22 @@ class LockTable final : public ClaimEvents {
   void deliver();
   Lock& record(Lockspace& space, std::string_view name);
   std::optional<LockErrc> check(Owner& owner, const Request& request);
+  std::optional<LockErrc> decide(Owner& owner, Request request, Client client);
   static bool fits_at_once(const Lock& lock, const Owner& owner, Share want);
   std::optional<LockErrc> enqueue(Owner& owner, Request request, Client client, bool converting);
   std::optional<LockErrc> claim_for(Lock& lock, Owner& owner, const Request& request);
   void acquire(Claim& claim, Mode mode, SlotClaim slots, bool now);
   void forget(Claim& claim);
-  LockErrc grant(Owner& owner, Request& request, Client client);
+  LockErrc grant(Owner& owner, Request& request, Client client,
+                 std::optional<Duration> waited);
   void grant_waiter(Owner& owner);
   void apply_options(Owner& owner, Request& request);
   void finish_wait(Owner& owner);
   void fail_wait(Owner& owner, LockErrc result);
+  void end_wait(Owner& owner, LockErrc result);
   void drop(Owner& owner);
-  void lose(Owner& owner, std::string_view why);
+  void lose(Owner& owner, std::string_view why, Happening::Kind kind);
+  size_t lose_all(Lock& lock, std::string_view why, Happening::Kind kind);
   void erase(Owner& owner);
   void advance(Lock& lock);
   bool settle_claim(Lock& lock);
@@ -191,6 +199,12 @@ class LockTable final : public ClaimEvents {
   bool asks_patiently(const Lock& lock) const;
   bool refuse_impatient(Lock& lock);
   void collect(Lock& lock);
+  Happening& note(Happening::Kind kind, const Lock& lock, Share share, const Client& client);
+  void note_grant(const Owner& owner, Share before, std::optional<Duration> waited);
+  void note_end_of_hold(const Owner& owner, Happening::Kind kind, std::string_view why);
+  void note_wait(const Owner& owner);
+  void note_end_of_wait(const Owner& owner, LockErrc result);
+  void note_refusal(const Owner& owner, const Client& client, Share want, LockErrc result);
   void unlink_idle(Lock& lock);
   void note_change(Lock& lock);
   void start_ttl(Owner& owner);

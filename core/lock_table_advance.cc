@@ -40,8 +40,7 @@ void LockTable::advance(Lock& lock) {
       if (claimed == LockErrc::kOk) {
         grant_waiter(*next);
       } else {
-        finish_wait(*next);
-        events_.push_back({next->id, *claimed, {}, false});
+        end_wait(*next, *claimed);
       }
     }
   } while (refuse_impatient(lock));
@@ -52,9 +51,11 @@ void LockTable::advance(Lock& lock) {
 void LockTable::grant_waiter(Owner& owner) {
   LockStats& stats = owner.lock->stats;
   Wait wait = std::move(*owner.wait);
+  const Duration waited = timers_.now() - wait.since;
   finish_wait(owner);
-  const LockErrc result = grant(owner, wait.request, wait.client);
-  stats.waited(timers_.now() - wait.since);
+  const LockErrc result = grant(owner, wait.request, wait.client, waited);
+  stats.waited(waited);
+  if (result != LockErrc::kOk) note_refusal(owner, wait.client, wait.request.want, result);
   events_.push_back({owner.id, result, {}, false});
 }
 
@@ -205,8 +206,7 @@ bool LockTable::refuse_impatient(Lock& lock) {
   if (lock.asking() && !asks_patiently(lock)) return false;
   for (Owner* owner : lock.waiting_in_order()) {
     if (!owner->wait->request.now) continue;
-    finish_wait(*owner);
-    events_.push_back({owner->id, LockErrc::kWouldBlock, {}, false});
+    end_wait(*owner, LockErrc::kWouldBlock);
   }
   return true;
 }
@@ -262,7 +262,7 @@ void LockTable::lost(ClaimId id, std::string_view why) {
   if (claim == nullptr) return;
   Lock& lock = *claim->lock;
   forget(*claim);
-  break_lock(lock, why);
+  lose_all(lock, why, Happening::Kind::kLost);
 }
 
 void LockTable::give_up(Lock& lock) {
@@ -299,6 +299,7 @@ bool LockTable::settle_claim(Lock& lock) {
 // Ends a wait without telling anybody; the caller knows or tells.
 void LockTable::finish_wait(Owner& owner) {
   Lock& lock = *owner.lock;
+  --lock.space->stats.waiters;
   graph_.waits_no_more(owner);
   lock.dequeue(owner);
   if (owner.wait->timer != TimerId::kNone) timers_.cancel(owner.wait->timer);
@@ -313,9 +314,15 @@ void LockTable::finish_wait(Owner& owner) {
 
 void LockTable::fail_wait(Owner& owner, LockErrc result) {
   Lock& lock = *owner.lock;
+  end_wait(owner, result);
+  advance(lock);  // Those behind it may go now.
+}
+
+// The same, while the queue is not to move yet.
+void LockTable::end_wait(Owner& owner, LockErrc result) {
+  note_end_of_wait(owner, result);
   finish_wait(owner);
   events_.push_back({owner.id, result, {}, false});
-  advance(lock);  // Those behind it may go now.
 }
 
 // Takes from the owner what it holds; whoever waits is not advanced yet.
@@ -324,6 +331,7 @@ void LockTable::drop(Owner& owner) {
   Lock& lock = *owner.lock;
   if (owner.held.above_null()) {
     lock.stats.was_held(timers_.now() - owner.since);
+    if (!owner.lost) note_end_of_hold(owner, Happening::Kind::kReleased, {});
     quota.give(owner.client.uid, Quota::kNames);
     graph_.dropped(owner.client.pid);
   }
@@ -337,17 +345,15 @@ void LockTable::drop(Owner& owner) {
   note_change(lock);
 }
 
-void LockTable::lose(Owner& owner, std::string_view why) {
+void LockTable::lose(Owner& owner, std::string_view why, Happening::Kind kind) {
   Lock& lock = *owner.lock;
   ++lock.stats.lost;
+  owner.lost = true;
+  note_end_of_hold(owner, kind, why);
   events_.push_back({owner.id, LockErrc::kLost, std::string(why), true});
   if (owner.closed) return erase(owner);
-  if (owner.wait) {  // A conversion has nothing to convert any more.
-    finish_wait(owner);
-    events_.push_back({owner.id, LockErrc::kLost, {}, false});
-  }
+  if (owner.wait) end_wait(owner, LockErrc::kLost);  // Nothing is there to convert any more.
   drop(owner);
-  owner.lost = true;
 }
 
 void LockTable::erase(Owner& owner) {

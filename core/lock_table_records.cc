@@ -19,6 +19,7 @@ Lockspace& LockTable::add_lockspace(std::string name, LockBackend& backend) {
   space->id = ++last_space_;
   space->name = std::move(name);
   space->backend = &backend;
+  space->trouble = backend.trouble();
   space->created = static_cast<uint64_t>(std::time(nullptr));
   return *(spaces_[space->id] = std::move(space));
 }

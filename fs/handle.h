@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/lock_table.h"
+#include "fs/event_stream.h"
 #include "fs/node_table.h"
 
 struct fuse_pollhandle;
@@ -29,7 +30,8 @@ struct Handle {
   bool may_lock = true;   ///< Its opener may write the node, however it opened it.
   bool no_flush = false;  ///< The kernel sends no FLUSH for it.
   Cursor cursor;
-  std::string answer;  ///< Of a control file: what the last command has to say.
+  std::string answer;     ///< Of a control file: what the last command has to say.
+  StreamPosition stream;  ///< Of `.lockfs/events`.
 
   // Of a lock only.
   OwnerId owner = OwnerId::kNone;

@@ -7,6 +7,7 @@
 
 #include "backends/registry.h"
 #include "fs/lock_fs.h"
+#include "fs/metrics.h"
 
 #ifndef LOCKFS_VERSION
 #error LOCKFS_VERSION comes from the build
@@ -25,6 +26,7 @@ void LockFs::info_text(NodeId node, const Client& reader, const TextDone& done) 
   if (file == "config") return done(config_text());
   if (file == "traits") return done(traits_text());
   if (file == "locks.json") return locks_json(reader, done);
+  if (file == "metrics") return done(metrics_text(table_, handles_.size()));
   done(painter_.waits([&](const Lock& lock) { return may_read(reader, lock); }));
 }
 

@@ -52,7 +52,11 @@ LockFs::LockFs(EventLoop& loop, const Options& options, Backends backends)
       options_(options),
       backends_(std::move(backends)),
       table_(loop.timers, processes_, *this),
-      painter_(table_, processes_, loop.timers) {
+      painter_(table_, processes_, loop.timers),
+      events_(table_.journal, [this](uint64_t number, const Happening& happening) {
+        return event_line(number, happening);
+      }) {
+  table_.journal.on_new = [this] { note_event(); };
   table_.quota.limits = {options.max_opens_per_user, options.max_waiters_per_user,
                          options.max_names_per_user};
   table_.idle_limit = options.idle_names;
@@ -168,7 +172,11 @@ bool LockFs::attributes(NodeId node, struct stat& attr) {
   switch (kind) {
     case NodeKind::kRoot: attr.st_mode = S_IFDIR | options_.root_mode; break;
     case NodeKind::kInfoDir: attr.st_mode = S_IFDIR | 0555; break;
-    case NodeKind::kInfoFile: attr.st_mode = S_IFREG | 0444; break;
+    case NodeKind::kInfoFile:
+      attr.st_mode = S_IFREG | (is_events(node) ? 0400 : 0444);
+      if (is_events(node)) events_.catch_up();
+      if (is_events(node)) attr.st_size = static_cast<off_t>(events_.size());
+      break;
     case NodeKind::kLockspace: attr.st_mode = S_IFDIR | space->mode; break;
     default: attr.st_mode = S_IFREG | (space->mode & 0666); break;
   }

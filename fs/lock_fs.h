@@ -14,6 +14,7 @@
 #include "core/event_loop.h"
 #include "core/lock_table.h"
 #include "fs/command.h"
+#include "fs/event_stream.h"
 #include "fs/fuse.h"
 #include "fs/handle.h"
 #include "fs/node_table.h"
@@ -91,6 +92,14 @@ class LockFs final : public LockObserver {
     size_t size = 0;  ///< Of the write.
     int onlost = 0;
   };
+  /// A read of `.lockfs/events`, which waits for the next one.
+  struct EventReader {
+    fuse_req_t req = nullptr;
+    HandleId handle = HandleId::kNone;
+    size_t size = 0;
+    uint64_t offset = 0;
+    bool nonblocking = false;
+  };
   /// Owns POSIX or OFD locks: which is which the kernel does not say; both fall as they should
   /// if FLUSH of the same lock_owner, and RELEASE of the handle it locked through, end it.
   struct PosixOwner {
@@ -164,6 +173,7 @@ class LockFs final : public LockObserver {
   void refuse_lock(fuse_req_t req, Handle& handle);
   void set_onlost(Handle& handle, int signal, const Client& client);
   void end_owner(OwnerId owner);
+  void tell_interrupt_of(fuse_req_t req);
   OwnerId posix_owner(Handle& handle, HandleId id, uint64_t lock_owner, const Client& client,
                       bool make);
 
@@ -174,6 +184,14 @@ class LockFs final : public LockObserver {
   void reply_text(fuse_req_t req, HandleId id, size_t size, uint64_t at);
   void notify(Handle& handle);
   void look_for_pollers();
+
+  // events_file.cc
+  static bool is_events(NodeId node);
+  std::string event_line(uint64_t number, const Happening& happening);
+  void read_events(const EventReader& reader);
+  void poll_events(fuse_req_t req, HandleId id, fuse_pollhandle* handle);
+  void note_event();
+  bool interrupt_reader(fuse_req_t req);
 
   // info_files.cc
   void info_text(NodeId node, const Client& reader, const TextDone& done);
@@ -219,6 +237,10 @@ class LockFs final : public LockObserver {
   ProcProcesses processes_;
   LockTable table_;
   Painter painter_;
+  EventStream events_;
+  std::vector<EventReader> event_readers_;
+  std::vector<HandleId> event_pollers_;
+  bool events_due_ = false;
   NodeTable nodes_;
   SlotMap<HandleId, Handle> handles_;
   SlotMap<uint64_t, Directory> directories_;
@@ -244,6 +266,7 @@ double attribute_timeout(NodeId node);
 /// Who sent a request.
 Client client_of(fuse_req_t req);
 
+inline constexpr std::string_view kEventsName = "events";
 /// The names of the files in .lockfs, in the order of their node ids.
 const std::vector<std::string>& info_files();
 

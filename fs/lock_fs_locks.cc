@@ -60,8 +60,10 @@ void LockFs::submit(OwnerId owner, Parked parked) {
   fuse_req_t req = parked.req;
   parked_[owner].push_back(std::move(parked));
   parked_requests_[req] = owner;
-  fuse_req_interrupt_func(req, on_interrupt, this);
+  tell_interrupt_of(req);
 }
+
+void LockFs::tell_interrupt_of(fuse_req_t req) { fuse_req_interrupt_func(req, on_interrupt, this); }
 
 void LockFs::answered(OwnerId owner, LockErrc result) {
   const auto waiting = parked_.find(owner);
@@ -151,7 +153,10 @@ void LockFs::handle_interrupts() {
     fuse_req_t req = interrupted_.back();
     interrupted_.pop_back();
     const auto known = parked_requests_.find(req);
-    if (known == parked_requests_.end()) continue;
+    if (known == parked_requests_.end()) {
+      interrupt_reader(req);
+      continue;
+    }
     const OwnerId owner = known->second;
     std::deque<Parked>& queue = parked_.at(owner);
     if (queue.front().req == req) {

@@ -20,7 +20,7 @@ constexpr std::string_view kControlName = ".ctl";
 
 const std::vector<std::string>& info_files() {
   static const std::vector<std::string> names = {"version", "config", "traits", "locks.json",
-                                                 "waits"};
+                                                 "waits",   "metrics", std::string(kEventsName)};
   return names;
 }
 

@@ -64,6 +64,9 @@ void LockFs::end() {
   for (const auto& [owner, waiting] : std::exchange(parked_, {})) {
     for (const Parked& parked : waiting) fuse_reply_err(parked.req, ENOTCONN);
   }
+  for (const EventReader& reader : std::exchange(event_readers_, {})) {
+    fuse_reply_err(reader.req, ENOTCONN);
+  }
   handles_.for_each([](HandleId /*id*/, Handle& handle) {
     if (handle.poll != nullptr) fuse_pollhandle_destroy(std::exchange(handle.poll, nullptr));
   });

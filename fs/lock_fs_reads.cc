@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Reading and polling: pictures of a lock, and the texts of control files.
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
 
@@ -52,6 +53,9 @@ void LockFs::read(fuse_req_t req, size_t size, off_t offset, const fuse_file_inf
   const Handle* handle = handles_.find(id);
   if (handle == nullptr) return void(fuse_reply_err(req, EBADF));
   const auto at = static_cast<uint64_t>(offset);
+  if (is_events(handle->node)) {
+    return read_events({req, id, size, at, (fi->flags & O_NONBLOCK) != 0});
+  }
   const Cursor& cursor = handle->cursor;
   if (!cursor.fresh && offset != 0 && at >= cursor.base) return reply_text(req, id, size, at);
   make_text(id, client_of(req), [=, this](std::string text) {
@@ -74,6 +78,7 @@ void LockFs::poll(fuse_req_t req, const fuse_file_info* fi, fuse_pollhandle* ph)
   const HandleId id{fi->fh};
   Handle* handle = handles_.find(id);
   const Owner* own = handle != nullptr ? own_of(*handle) : nullptr;
+  if (handle != nullptr && is_events(handle->node)) return poll_events(req, id, ph);
   if (own == nullptr) {  // Control files: always ready.
     if (ph != nullptr) fuse_pollhandle_destroy(ph);
     return void(fuse_reply_poll(req, POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM));

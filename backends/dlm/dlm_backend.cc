@@ -149,9 +149,15 @@ void DlmBackend::watch_cluster() {
   });
 }
 
+std::string DlmBackend::trouble() const {
+  if (broken_) return "dlm_controld has ended: this node must be restarted";
+  return quorate_ ? "" : "this node has no quorum";
+}
+
 void DlmBackend::quorum(bool quorate, bool unfenced) {
   if (quorate == quorate_) return;
   quorate_ = quorate;
+  events_->reach_changed();
   if (quorate) return spdlog::warn("dlm: the cluster has quorum again");
   spdlog::error("dlm: this node has no quorum: nothing is granted until it has; {}",
                 unfenced ? "what is held here is lost, for fencing is off"
@@ -232,6 +238,7 @@ void DlmBackend::refuse(QueryId query) {
 
 void DlmBackend::lose_all(const std::string& why) {
   broken_ = true;
+  events_->reach_changed();
   spdlog::error("dlm: {}; restart this node before you use its locks again", why);
   lose_claims(why);
   std::vector<ClaimId> waiting;

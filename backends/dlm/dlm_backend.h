@@ -56,6 +56,7 @@ class DlmBackend final : public LockBackend {
   DlmBackend& operator=(const DlmBackend&) = delete;
 
   const LockTraits& traits() const override { return traits_; }
+  std::string trouble() const override;
   void start(ClaimEvents& events) override;
   void join(QueryId query, std::string_view lockspace, mode_t mode) override;
   void leave(QueryId query, std::string_view lockspace, bool force) override;

@@ -59,13 +59,16 @@ ElockBackend::~ElockBackend() {
 
 std::vector<std::pair<std::string, std::string>> ElockBackend::status() const {
   Stats out = {{"server", url_.server.words()},
-               {"state", up()              ? "up"
-                         : logged_.empty() ? "not connected yet"
-                                           : logged_},
+               {"state", up() ? "up" : trouble()},
                {"conn_id", id_},
                {"claims", std::to_string(claims_.size())}};
   out.insert(out.end(), stats_.begin(), stats_.end());
   return out;
+}
+
+std::string ElockBackend::trouble() const {
+  if (up()) return {};
+  return logged_.empty() ? "not connected yet" : logged_;
 }
 
 void ElockBackend::start(ClaimEvents& events) {
@@ -93,6 +96,7 @@ void ElockBackend::ready() {
   beat_at_ = Clock::now() + url_.timeout / 3;
   if (!logged_.empty()) spdlog::info("elock: {} is there again", url_.server.words());
   logged_.clear();
+  events_->reach_changed();
   const auto given_up = std::exchange(given_up_, {});
   for (const std::string& key : given_up) unlock(key);
   send("stats", [](int /*code*/) {});
@@ -110,6 +114,7 @@ void ElockBackend::down(const std::string& why) {
   reading_.reset();
   if (logged_ != why) spdlog::warn("elock: {}: {}", url_.server.words(), why);
   logged_ = why;
+  events_->reach_changed();
   for (const Command& command : std::exchange(commands_, {})) command.done(kNobody);
 }
 

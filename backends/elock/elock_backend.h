@@ -37,6 +37,7 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
   ElockBackend& operator=(const ElockBackend&) = delete;
 
   std::vector<std::pair<std::string, std::string>> status() const override;
+  std::string trouble() const override;
   void start(ClaimEvents& events) override;
   void acquire(ClaimId claim, std::string_view lockspace, std::string_view name, Mode mode,
                bool now) override;

@@ -208,12 +208,16 @@ void EtcdBackend::change_pin(QueryId query, std::string_view lockspace, std::str
 
 // From here on, what the session tells.
 
+std::string EtcdBackend::trouble() const { return session_.up() ? "" : session_.trouble(); }
+
 void EtcdBackend::came_up() {
+  events_->reach_changed();
   for (const auto& [at, place] : places_) spaces_.insert(place.space);
   for (const std::string& space : std::set<std::string>(spaces_)) load(space);
 }
 
 void EtcdBackend::went_down(const std::string& /*why*/) {
+  events_->reach_changed();
   mirror_.forget();
   strays_.clear();
   std::vector<ClaimId> waiting;

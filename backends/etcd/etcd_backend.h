@@ -40,6 +40,7 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
 
   const LockTraits& traits() const override { return traits_; }
   std::vector<std::pair<std::string, std::string>> status() const override;
+  std::string trouble() const override;
   void start(ClaimEvents& events) override;
   void join(QueryId query, std::string_view lockspace, mode_t mode) override;
   void leave(QueryId query, std::string_view lockspace, bool force) override;

@@ -49,6 +49,9 @@ class FileBackend::Events final : public ClaimEvents {
   void lost(ClaimId claim, std::string_view why) override {
     post([claim, why = std::string(why)](ClaimEvents& table) { table.lost(claim, why); });
   }
+  void reach_changed() override {
+    post([](ClaimEvents& table) { table.reach_changed(); });
+  }
   void answered(QueryId query, LockErrc result, std::vector<RemoteLock> locks) override {
     post([query, result, locks = std::move(locks)](ClaimEvents& table) {
       table.answered(query, result, locks);

@@ -210,7 +210,7 @@ void LdlmBackend::broken(Session& session, const std::string& why, bool denied) 
   if (std::erase_if(idle_, [&](const Idle& idle) { return idle.session == &session; }) != 0) {
     return end(session);
   }
-  trouble(why);
+  in_trouble(why);
   if (denied) denied_until_ = Clock::now() + kDenied;
   const ClaimId id = session.claim;
   const std::string name = session.name();
@@ -235,7 +235,7 @@ void LdlmBackend::wait_for_server(ClaimId id, Claim& claim) {
     const auto found = claims_.find(id);
     if (found == claims_.end()) return;
     found->second.patience = TimerId::kNone;
-    if (found->second.asks != nullptr) trouble("it did not answer");
+    if (found->second.asks != nullptr) in_trouble("it did not answer");
     fail(id, LockErrc::kUnreachable);
   });
 }
@@ -291,14 +291,19 @@ void LdlmBackend::has_left(const std::string& name) {
   for (const ClaimId id : next) advance(id);
 }
 
-void LdlmBackend::trouble(const std::string& why) {
+std::string LdlmBackend::trouble() const { return logged_; }
+
+void LdlmBackend::in_trouble(const std::string& why) {
   if (logged_ != why) spdlog::warn("ldlm: {}: {}", url_.server.words(), why);
   logged_ = why;
+  events_->reach_changed();
 }
 
 void LdlmBackend::all_is_well() {
-  if (!logged_.empty()) spdlog::info("ldlm: {} is there again", url_.server.words());
+  if (logged_.empty()) return;
+  spdlog::info("ldlm: {} is there again", url_.server.words());
   logged_.clear();
+  events_->reach_changed();
 }
 
 }  // namespace lockfs

@@ -42,6 +42,7 @@ class LdlmBackend final : public BlindEngine, private ldlm::Session::Events {
   LdlmBackend& operator=(const LdlmBackend&) = delete;
 
   std::vector<std::pair<std::string, std::string>> status() const override;
+  std::string trouble() const override;
   void acquire(ClaimId claim, std::string_view lockspace, std::string_view name, Mode mode,
                bool now) override;
   void acquire_slots(ClaimId claim, std::string_view lockspace, std::string_view name,
@@ -92,7 +93,7 @@ class LdlmBackend final : public BlindEngine, private ldlm::Session::Events {
   void end_asking(Claim& claim);
   void give_back(Session& session);
   void has_left(const std::string& name);
-  void trouble(const std::string& why);
+  void in_trouble(const std::string& why);
   void all_is_well();
 
   EventLoop& loop_;

@@ -71,10 +71,13 @@ GoDlmBackend::~GoDlmBackend() {
 
 std::vector<std::pair<std::string, std::string>> GoDlmBackend::status() const {
   return {{"server", url_.server.words()},
-          {"state", up_               ? "up"
-                    : logged_.empty() ? "not connected yet"
-                                      : logged_},
+          {"state", up_ ? "up" : trouble()},
           {"claims", std::to_string(claims_.size())}};
+}
+
+std::string GoDlmBackend::trouble() const {
+  if (up_) return {};
+  return logged_.empty() ? "not connected yet" : logged_;
 }
 
 void GoDlmBackend::start(ClaimEvents& events) {
@@ -119,6 +122,7 @@ void GoDlmBackend::opened(redis::Connection& /*connection*/) {
     heard_at_ = Clock::now();
     if (!logged_.empty()) spdlog::info("redis: {} is there again", url_.server.words());
     logged_.clear();
+    events_->reach_changed();
     for (const auto& [key, token] : std::exchange(given_up_, {})) delete_key(key, token);
     renew();  // And hears what is still ours.
   });
@@ -136,6 +140,7 @@ void GoDlmBackend::down(const std::string& why) {
   opening_ = false;
   if (logged_ != why) spdlog::warn("redis: {}: {}", url_.server.words(), why);
   logged_ = why;
+  events_->reach_changed();
   connection_.close();
   outlet_->after(kReopen, [this] {
     if (!up_ && !opening_) open();

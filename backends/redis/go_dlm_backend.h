@@ -34,6 +34,7 @@ class GoDlmBackend final : public BlindEngine, private redis::Connection::Events
   GoDlmBackend& operator=(const GoDlmBackend&) = delete;
 
   std::vector<std::pair<std::string, std::string>> status() const override;
+  std::string trouble() const override;
   void start(ClaimEvents& events) override;
   void acquire(ClaimId claim, std::string_view lockspace, std::string_view name, Mode mode,
                bool now) override;

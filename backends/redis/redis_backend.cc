@@ -152,6 +152,7 @@ void RedisBackend::pinned(QueryId query, const std::string& lockspace, const std
 
 void RedisBackend::came_up(std::vector<redis::Record> records) {
   started_ = true;
+  events_->reach_changed();
   for (const QueryId query : std::exchange(joining_, {})) {
     outlet_->post([this, query] { events_->answered(query, LockErrc::kOk, {}); });
   }
@@ -227,7 +228,12 @@ void RedisBackend::lose(Claim& claim, const std::string& why) {
   if (id != ClaimId::kNone) events_->lost(id, why);
 }
 
-void RedisBackend::went_down(const std::string& /*why*/) { mirror_.forget(); }
+void RedisBackend::went_down(const std::string& /*why*/) {
+  mirror_.forget();
+  events_->reach_changed();
+}
+
+std::string RedisBackend::trouble() const { return node_.up() ? "" : node_.trouble(); }
 
 // Every claim goes; what was asked for is answered.
 void RedisBackend::expired(const std::string& why) {

@@ -377,6 +377,8 @@ void ShmBackend::look_for_deaths(size_t step) {
 void ShmBackend::lose_all(const std::string& why) {
   if (!changes_.is_broken()) spdlog::error("shm: {}; all its locks are lost", why);
   changes_.give_up();
+  trouble_ = why;
+  events_->reach_changed();
   std::vector<ClaimId> ids;
   for (const auto& [id, claim] : claims_) {
     if (!claim.released) ids.push_back(id);

@@ -34,6 +34,7 @@ class ShmBackend final : public LockBackend {
   ShmBackend& operator=(const ShmBackend&) = delete;
 
   const LockTraits& traits() const override { return traits_; }
+  std::string trouble() const override { return trouble_; }
   void start(ClaimEvents& events) override;
   void acquire(ClaimId claim, std::string_view lockspace, std::string_view name, Mode mode,
                bool now) override;
@@ -82,6 +83,7 @@ class ShmBackend final : public LockBackend {
   shm::KeptClaims kept_;
   TimerId recheck_ = TimerId::kNone;
   TimerId deaths_ = TimerId::kNone;
+  std::string trouble_;  ///< Why all is lost; empty: it is not.
   shm::SegmentChanges changes_;
 };
 

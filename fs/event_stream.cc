@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT
+#include "fs/event_stream.h"
+
+#include <algorithm>
+
+namespace lockfs {
+namespace {
+
+std::string gap(uint64_t lost) {
+  return R"({"event":"gap","lost":)" + std::to_string(lost) + "}\n";
+}
+
+}  // namespace
+
+bool EventStream::catch_up() {
+  if (seen_ == journal_.end()) return false;
+  if (seen_ < journal_.begin()) {
+    append(gap(journal_.begin() - seen_));
+    seen_ = journal_.begin();
+  }
+  for (; seen_ < journal_.end(); ++seen_) append(to_line_(seen_, journal_.at(seen_)) + "\n");
+  return true;
+}
+
+void EventStream::append(std::string text) {
+  const uint64_t at = end_;
+  end_ += text.size();
+  lines_.push_back({at, std::move(text)});
+  if (lines_.size() <= kKept) return;
+  lines_.pop_front();
+  ++first_;
+}
+
+// To a byte of the stream, or the oldest that is kept.
+void EventStream::seek(StreamPosition& position, uint64_t at) const {
+  const auto after = std::upper_bound(lines_.begin(), lines_.end(), at,
+                                      [](uint64_t byte, const Line& line) { return byte < line.at; });
+  const bool kept = after != lines_.begin();
+  const auto index = kept ? after - lines_.begin() - 1 : 0;
+  position.line = first_ + static_cast<uint64_t>(index);
+  position.at = kept || lines_.empty() ? std::min(at, end_) : lines_.front().at;
+  if (position.at == end_) position.line = first_ + lines_.size();
+  position.rest.clear();
+}
+
+std::string EventStream::read(StreamPosition& position, uint64_t offset, size_t size) const {
+  if (!position.begun || offset != position.offset) seek(position, offset);
+  position.begun = true;
+  std::string out = std::move(position.rest);
+  if (position.line < first_) {
+    out += gap(first_ - position.line);
+    position.line = first_;
+    position.at = lines_.front().at;
+  }
+  while (out.size() < size && position.at < end_) {
+    const Line& line = lines_[position.line - first_];
+    out.append(line.text, position.at - line.at, std::string::npos);
+    position.at = line.at + line.text.size();
+    ++position.line;
+  }
+  position.rest = out.size() > size ? out.substr(size) : std::string();
+  out.resize(std::min(out.size(), size));
+  position.offset = offset + out.size();
+  return out;
+}
+
+}  // namespace lockfs

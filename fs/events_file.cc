@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT
+// `.lockfs/events`: a stream that is read like a file, and waits at its end.
+#include <fcntl.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "fs/lock_fs.h"
+
+namespace lockfs {
+namespace {
+
+// A thread's number may be another one's by then; in this time the kernel gives out no number twice
+// (pid_max is 32768 at least, and it goes around).
+constexpr auto kSameThread = std::chrono::milliseconds(100);
+
+double seconds(Duration time) { return std::chrono::duration<double>(time).count(); }
+
+}  // namespace
+
+bool LockFs::is_events(NodeId node) {
+  return NodeTable::kind(node) == NodeKind::kInfoFile &&
+         info_files().at(node - NodeTable::kFirstInfoFile) == kEventsName;
+}
+
+std::string LockFs::event_line(uint64_t number, const Happening& happening) {
+  using Kind = Happening::Kind;
+  nlohmann::ordered_json out = {{"time", painter_.wall(happening.when)},
+                                {"seq", number},
+                                {"event", happening_name(happening.kind)},
+                                {"lockspace", happening.lockspace}};
+  const bool of_backend =
+      happening.kind == Kind::kBackendDown || happening.kind == Kind::kBackendUp;
+  if (of_backend) {
+    const Lockspace* space = table_.find_lockspace(happening.lockspace);
+    if (space != nullptr) out["backend"] = space->backend->traits().name;
+  } else {
+    ProcessInfo info;
+    if (loop_.timers.now() - happening.when < kSameThread) {
+      info = processes_.describe(happening.thread);
+    }
+    pid_t process = happening.process != 0 ? happening.process : info.process;
+    out["lock"] = happening.lock;
+    out["mode"] = share_name(happening.share);
+    out["pid"] = process != 0 ? process : happening.thread;
+    out["uid"] = happening.uid;
+    if (!info.comm.empty()) out["comm"] = info.comm;
+    if (!info.container.empty()) out["container"] = info.container;
+    if (happening.token != 0) out["token"] = happening.token;
+    const bool held = happening.kind == Kind::kReleased || happening.kind == Kind::kLost ||
+                      happening.kind == Kind::kBroken;
+    const bool waited = happening.kind != Kind::kWaiting && happening.kind != Kind::kDeadlock;
+    if (held) {
+      out["held"] = seconds(happening.lasted);
+    } else if (waited) {
+      out["waited"] = seconds(happening.lasted);
+    }
+  }
+  if (!happening.why.empty()) out["why"] = happening.why;
+  return out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+void LockFs::read_events(const EventReader& reader) {
+  Handle* handle = handles_.find(reader.handle);
+  if (handle == nullptr) return void(fuse_reply_err(reader.req, EBADF));
+  events_.catch_up();
+  const std::string text = events_.read(handle->stream, reader.offset, reader.size);
+  if (!text.empty() || reader.size == 0) {
+    return void(fuse_reply_buf(reader.req, text.data(), text.size()));
+  }
+  if (reader.nonblocking) return void(fuse_reply_err(reader.req, EAGAIN));
+  event_readers_.push_back(reader);
+  tell_interrupt_of(reader.req);
+}
+
+void LockFs::poll_events(fuse_req_t req, HandleId id, fuse_pollhandle* ph) {
+  Handle& handle = *handles_.find(id);
+  if (ph != nullptr) {
+    if (handle.poll != nullptr) fuse_pollhandle_destroy(handle.poll);
+    if (handle.poll == nullptr) event_pollers_.push_back(id);
+    handle.poll = ph;
+  }
+  events_.catch_up();
+  fuse_reply_poll(req, events_.has_more(handle.stream) ? POLLIN | POLLRDNORM : 0);
+}
+
+// Something happened: those who wait for it are told when the loop comes around, and all that has
+// happened until then at once.
+void LockFs::note_event() {
+  const bool watched = !event_readers_.empty() || !event_pollers_.empty();
+  if (!watched || std::exchange(events_due_, true)) return;
+  loop_.timers.schedule(loop_.timers.now(), [this] {
+    events_due_ = false;
+    for (const EventReader& reader : std::exchange(event_readers_, {})) read_events(reader);
+    for (const HandleId id : std::exchange(event_pollers_, {})) {
+      if (Handle* handle = handles_.find(id)) notify(*handle);
+    }
+  });
+}
+
+bool LockFs::interrupt_reader(fuse_req_t req) {
+  const auto reading = std::find_if(event_readers_.begin(), event_readers_.end(),
+                                    [&](const EventReader& reader) { return reader.req == req; });
+  if (reading == event_readers_.end()) return false;
+  event_readers_.erase(reading);
+  fuse_reply_err(req, EINTR);
+  return true;
+}
+
+}  // namespace lockfs
