@@ -34,6 +34,7 @@ std::string_view happening_name(Happening::Kind kind) {
     case Happening::Kind::kBroken: return "broken";
     case Happening::Kind::kBackendDown: return "backend_down";
     case Happening::Kind::kBackendUp: return "backend_up";
+    case Happening::Kind::kStarted: return "started";
   }
   return "";
 }

@@ -28,6 +28,7 @@ struct Happening {
     kBroken,       ///< ... by a person's command.
     kBackendDown,  ///< The lockspace's backend is out of reach: `why`. No lock, no owner.
     kBackendUp,    ///< It is there again.
+    kStarted,      ///< The mount's first: of no lockspace.
   };
   Kind kind = Kind::kGranted;
   TimePoint when;

@@ -177,8 +177,7 @@ class LockTable final : public ClaimEvents {
   std::optional<LockErrc> claim_for(Lock& lock, Owner& owner, const Request& request);
   void acquire(Claim& claim, Mode mode, SlotClaim slots, bool now);
   void forget(Claim& claim);
-  LockErrc grant(Owner& owner, Request& request, Client client,
-                 std::optional<Duration> waited);
+  LockErrc grant(Owner& owner, Request& request, Client client, std::optional<Duration> waited);
   void grant_waiter(Owner& owner);
   void apply_options(Owner& owner, Request& request);
   void finish_wait(Owner& owner);

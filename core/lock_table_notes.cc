@@ -14,8 +14,7 @@ Happening& LockTable::note(Happening::Kind kind, const Lock& lock, Share share,
 }
 
 // The owner has what it was granted; above NL, or not.
-void LockTable::note_grant(const Owner& owner, Share before,
-                           std::optional<Duration> waited) {
+void LockTable::note_grant(const Owner& owner, Share before, std::optional<Duration> waited) {
   SpaceStats& stats = owner.lock->space->stats;
   const bool has = owner.held.above_null();
   if (before.above_null()) --stats.holders;
@@ -49,8 +48,7 @@ void LockTable::note_end_of_hold(const Owner& owner, Happening::Kind kind, std::
 void LockTable::note_wait(const Owner& owner) {
   const Wait& wait = *owner.wait;
   if (wait.request.now) return;
-  Happening& noted =
-      note(Happening::Kind::kWaiting, *owner.lock, wait.request.want, wait.client);
+  Happening& noted = note(Happening::Kind::kWaiting, *owner.lock, wait.request.want, wait.client);
   noted.process = wait.process;
 }
 

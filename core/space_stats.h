@@ -13,9 +13,8 @@ namespace lockfs {
 struct Histogram {
   /// Upper bounds in seconds; what took longer is in the last count. From a hand-over on one
   /// machine, some 100 us, to a job of hours, in threes.
-  static constexpr std::array<double, 16> kBounds = {0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03,
-                                                     0.1,    0.3,    1,     3,     10,   30,
-                                                     100,    300,    1000,  10000};
+  static constexpr std::array<double, 16> kBounds = {
+      0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 10000};
   std::array<uint64_t, kBounds.size() + 1> counts{};
   Duration sum{};
 

@@ -33,8 +33,9 @@ void EventStream::append(std::string text) {
 
 // To a byte of the stream, or the oldest that is kept.
 void EventStream::seek(StreamPosition& position, uint64_t at) const {
-  const auto after = std::upper_bound(lines_.begin(), lines_.end(), at,
-                                      [](uint64_t byte, const Line& line) { return byte < line.at; });
+  const auto after =
+      std::upper_bound(lines_.begin(), lines_.end(), at,
+                       [](uint64_t byte, const Line& line) { return byte < line.at; });
   const bool kept = after != lines_.begin();
   const auto index = kept ? after - lines_.begin() - 1 : 0;
   position.line = first_ + static_cast<uint64_t>(index);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <utility>
 
 #include "fs/lock_fs.h"
@@ -16,7 +17,10 @@ namespace {
 // (pid_max is 32768 at least, and it goes around).
 constexpr auto kSameThread = std::chrono::milliseconds(100);
 
-double seconds(Duration time) { return std::chrono::duration<double>(time).count(); }
+// To the microsecond.
+double seconds(Duration time) {
+  return std::round(std::chrono::duration<double>(time).count() * 1e6) / 1e6;
+}
 
 }  // namespace
 
@@ -25,38 +29,45 @@ bool LockFs::is_events(NodeId node) {
          info_files().at(node - NodeTable::kFirstInfoFile) == kEventsName;
 }
 
+// What is known of the request, and how long it took.
+void LockFs::add_request(const Happening& happening, nlohmann::ordered_json& out) {
+  using Kind = Happening::Kind;
+  ProcessInfo info;
+  if (loop_.timers.now() - happening.when < kSameThread) {
+    info = processes_.describe(happening.thread);
+  }
+  const pid_t process = happening.process != 0 ? happening.process : info.process;
+  out["lock"] = happening.lock;
+  out["mode"] = share_name(happening.share);
+  out["pid"] = process != 0 ? process : happening.thread;
+  out["uid"] = happening.uid;
+  if (!info.comm.empty()) out["comm"] = info.comm;
+  if (!info.container.empty()) out["container"] = info.container;
+  if (happening.token != 0) out["token"] = happening.token;
+  switch (happening.kind) {
+    case Kind::kWaiting:
+    case Kind::kDeadlock: return;
+    case Kind::kReleased:
+    case Kind::kLost:
+    case Kind::kBroken: out["held"] = seconds(happening.lasted); return;
+    default: out["waited"] = seconds(happening.lasted);
+  }
+}
+
 std::string LockFs::event_line(uint64_t number, const Happening& happening) {
   using Kind = Happening::Kind;
   nlohmann::ordered_json out = {{"time", painter_.wall(happening.when)},
                                 {"seq", number},
-                                {"event", happening_name(happening.kind)},
-                                {"lockspace", happening.lockspace}};
-  const bool of_backend =
-      happening.kind == Kind::kBackendDown || happening.kind == Kind::kBackendUp;
-  if (of_backend) {
-    const Lockspace* space = table_.find_lockspace(happening.lockspace);
+                                {"event", happening_name(happening.kind)}};
+  const Lockspace* space = table_.find_lockspace(happening.lockspace);
+  if (happening.kind == Kind::kStarted) {
+    out["version"] = LOCKFS_VERSION;
+  } else if (happening.lock.empty()) {
+    out["lockspace"] = happening.lockspace;
     if (space != nullptr) out["backend"] = space->backend->traits().name;
   } else {
-    ProcessInfo info;
-    if (loop_.timers.now() - happening.when < kSameThread) {
-      info = processes_.describe(happening.thread);
-    }
-    pid_t process = happening.process != 0 ? happening.process : info.process;
-    out["lock"] = happening.lock;
-    out["mode"] = share_name(happening.share);
-    out["pid"] = process != 0 ? process : happening.thread;
-    out["uid"] = happening.uid;
-    if (!info.comm.empty()) out["comm"] = info.comm;
-    if (!info.container.empty()) out["container"] = info.container;
-    if (happening.token != 0) out["token"] = happening.token;
-    const bool held = happening.kind == Kind::kReleased || happening.kind == Kind::kLost ||
-                      happening.kind == Kind::kBroken;
-    const bool waited = happening.kind != Kind::kWaiting && happening.kind != Kind::kDeadlock;
-    if (held) {
-      out["held"] = seconds(happening.lasted);
-    } else if (waited) {
-      out["waited"] = seconds(happening.lasted);
-    }
+    out["lockspace"] = happening.lockspace;
+    add_request(happening, out);
   }
   if (!happening.why.empty()) out["why"] = happening.why;
   return out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);

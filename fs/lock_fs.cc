@@ -56,6 +56,8 @@ LockFs::LockFs(EventLoop& loop, const Options& options, Backends backends)
       events_(table_.journal, [this](uint64_t number, const Happening& happening) {
         return event_line(number, happening);
       }) {
+  // So that the stream is never empty: tail takes a file of no bytes for one that it cannot seek.
+  table_.journal.add(Happening::Kind::kStarted, loop.timers.now(), {}, {});
   table_.journal.on_new = [this] { note_event(); };
   table_.quota.limits = {options.max_opens_per_user, options.max_waiters_per_user,
                          options.max_names_per_user};

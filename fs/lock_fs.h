@@ -187,6 +187,7 @@ class LockFs final : public LockObserver {
 
   // events_file.cc
   static bool is_events(NodeId node);
+  void add_request(const Happening& happening, nlohmann::ordered_json& out);
   std::string event_line(uint64_t number, const Happening& happening);
   void read_events(const EventReader& reader);
   void poll_events(fuse_req_t req, HandleId id, fuse_pollhandle* handle);

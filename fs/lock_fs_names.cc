@@ -19,8 +19,8 @@ constexpr std::string_view kControlName = ".ctl";
 }  // namespace
 
 const std::vector<std::string>& info_files() {
-  static const std::vector<std::string> names = {"version", "config", "traits", "locks.json",
-                                                 "waits",   "metrics", std::string(kEventsName)};
+  static const std::vector<std::string> names = {
+      "version", "config", "traits", "locks.json", "waits", "metrics", std::string(kEventsName)};
   return names;
 }
 

@@ -94,7 +94,8 @@ class Page {
   }
   template <typename Value>
   void value(std::string_view labels, Value number) {
-    fmt::format_to(out(), "{}{{{}}} {}\n", name_, labels, number);
+    const std::string braced = labels.empty() ? "" : fmt::format("{{{}}}", labels);
+    fmt::format_to(out(), "{}{} {}\n", name_, braced, number);
   }
   void histogram(const std::string& lockspace, const Histogram& histogram) {
     uint64_t count = 0;
