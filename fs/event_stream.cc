@@ -13,22 +13,17 @@ std::string gap(uint64_t lost) {
 }  // namespace
 
 bool EventStream::catch_up() {
-  if (seen_ == journal_.end()) return false;
-  if (seen_ < journal_.begin()) {
-    append(gap(journal_.begin() - seen_));
-    seen_ = journal_.begin();
+  if (next_ == journal_.end()) return false;
+  if (next_ < journal_.begin()) {  // All that we have is older still.
+    lines_.clear();
+    next_ = journal_.begin();
   }
-  for (; seen_ < journal_.end(); ++seen_) append(to_line_(seen_, journal_.at(seen_)) + "\n");
+  for (; next_ < journal_.end(); ++next_) {
+    lines_.push_back({end_, to_line_(next_, journal_.at(next_)) + "\n"});
+    end_ += lines_.back().text.size();
+    if (lines_.size() > Journal::kKept) lines_.pop_front();
+  }
   return true;
-}
-
-void EventStream::append(std::string text) {
-  const uint64_t at = end_;
-  end_ += text.size();
-  lines_.push_back({at, std::move(text)});
-  if (lines_.size() <= kKept) return;
-  lines_.pop_front();
-  ++first_;
 }
 
 // To a byte of the stream, or the oldest that is kept.
@@ -38,9 +33,9 @@ void EventStream::seek(StreamPosition& position, uint64_t at) const {
                        [](uint64_t byte, const Line& line) { return byte < line.at; });
   const bool kept = after != lines_.begin();
   const auto index = kept ? after - lines_.begin() - 1 : 0;
-  position.line = first_ + static_cast<uint64_t>(index);
+  position.line = first() + static_cast<uint64_t>(index);
   position.at = kept || lines_.empty() ? std::min(at, end_) : lines_.front().at;
-  if (position.at == end_) position.line = first_ + lines_.size();
+  if (position.at == end_) position.line = next_;
   position.rest.clear();
 }
 
@@ -48,13 +43,13 @@ std::string EventStream::read(StreamPosition& position, uint64_t offset, size_t 
   if (!position.begun || offset != position.offset) seek(position, offset);
   position.begun = true;
   std::string out = std::move(position.rest);
-  if (position.line < first_) {
-    out += gap(first_ - position.line);
-    position.line = first_;
+  if (position.line < first()) {
+    out += gap(first() - position.line);
+    position.line = first();
     position.at = lines_.front().at;
   }
   while (out.size() < size && position.at < end_) {
-    const Line& line = lines_[position.line - first_];
+    const Line& line = lines_[position.line - first()];
     out.append(line.text, position.at - line.at, std::string::npos);
     position.at = line.at + line.text.size();
     ++position.line;

@@ -14,7 +14,7 @@ struct StreamPosition {
   bool begun = false;
   uint64_t offset = 0;  ///< Of its file: where its next read begins if it reads on.
   uint64_t at = 0;      ///< The byte of the stream that is there.
-  uint64_t line = 0;    ///< The number of the line that `at` is in.
+  uint64_t line = 0;    ///< The number of the event that `at` is in.
   std::string rest;     ///< Of a line that it had a part of, before `at`.
 };
 
@@ -24,8 +24,6 @@ struct StreamPosition {
 /// told how many: {"event":"gap","lost":N}.
 class EventStream {
  public:
-  /// How many lines are kept: all that the journal keeps.
-  static constexpr size_t kKept = Journal::kKept;
   using ToLine = std::function<std::string(uint64_t number, const Happening& happening)>;
 
   /// `journal` outlives this. `to_line` makes JSON of an event, without a newline.
@@ -49,15 +47,14 @@ class EventStream {
     uint64_t at = 0;
     std::string text;
   };
-  void append(std::string text);
+  uint64_t first() const { return next_ - lines_.size(); }
   void seek(StreamPosition& position, uint64_t at) const;
 
   const Journal& journal_;
   ToLine to_line_;
-  std::deque<Line> lines_;
-  uint64_t first_ = 0;  ///< The number of lines_.front().
+  std::deque<Line> lines_;  ///< The last, as many as the journal keeps, without a gap.
+  uint64_t next_ = 0;       ///< The number of the event that makes the next one.
   uint64_t end_ = 0;
-  uint64_t seen_ = 0;  ///< In the journal.
 };
 
 }  // namespace lockfs

@@ -57,12 +57,13 @@ TEST_F(Metrics, CountWhatHappens) {
     const Fd other = open("a");
     EXPECT_EQ(of_default("lockfs_holders"), "1");
     EXPECT_EQ(write_command(other.get(), "EX try"), EAGAIN);
-    EXPECT_EQ(write_command(other.get(), "EX timeout=1ms"), ETIMEDOUT);
-    auto waits = in_thread([&] { return write_command(other.get(), "PR"); });
+    Child impatient([&] { return write_command(open("a").get(), "EX timeout=1ms"); });
+    EXPECT_EQ(impatient.wait(), ETIMEDOUT);
+    Child waits([&] { return write_command(open("a").get(), "PR") == 0 ? pause() : 1; });
     ASSERT_TRUE(eventually_waiting(1));
     EXPECT_EQ(of_default("lockfs_waiters"), "1");
     EXPECT_EQ(write_command(held.get(), "UN"), 0);
-    ASSERT_TRUE(ended(waits));
+    ASSERT_TRUE(eventually([&] { return value("a", "mode") == "PR"; }));
     ASSERT_EQ(control("break a").first, 0);
   }
   EXPECT_EQ(of_default("lockfs_grants_total", ",mode=\"EX\""), "1");
