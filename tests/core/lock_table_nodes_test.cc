@@ -250,6 +250,7 @@ class Cluster {
   void check_nodes() {
     for (const auto& node : nodes_) {
       for (const auto& [name, lock] : node->space.locks) EXPECT_EQ(broken_invariant(lock), "");
+      EXPECT_EQ(broken_invariant(node->space), "");
     }
   }
   void check_no_try_is_left_when_all_is_quiet() {

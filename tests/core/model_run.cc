@@ -343,6 +343,7 @@ void Run::forget_dead() {
   for (const int owner : lingering_) {
     if (table_.find(ids_[static_cast<size_t>(owner)]) == nullptr) differ("what lingers is gone");
   }
+  if (const std::string broken = broken_invariant(space_); !broken.empty()) differ(broken);
 }
 
 Outcome Run::run(uint64_t operations) {

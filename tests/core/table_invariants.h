@@ -53,4 +53,17 @@ inline std::string broken_invariant(const Lock& lock) {
   return {};
 }
 
+/// The same of what a lockspace counts.
+inline std::string broken_invariant(const Lockspace& space) {
+  uint64_t holders = 0;
+  uint64_t waiters = 0;
+  for (const auto& [name, lock] : space.locks) {
+    waiters += lock.waiters();
+    for (const Owner* o = lock.first; o != nullptr; o = o->next) holders += o->held.above_null();
+  }
+  if (holders != space.stats.holders) return "the lockspace's holders are miscounted";
+  if (waiters != space.stats.waiters) return "the lockspace's waiters are miscounted";
+  return {};
+}
+
 }  // namespace lockfs

@@ -258,16 +258,31 @@ TEST_P(RemoteFaults, ItIsToldHowTheServerIsReached) {
     const std::string traits = slurp(node(0).path() + "/.lockfs/traits");
     return picture_value(traits, "default.status.state").starts_with("up");
   };
+  const auto metric = [&] {
+    const std::string text = slurp(node(0).path() + "/.lockfs/metrics");
+    const size_t at = text.find("lockfs_backend_up{lockspace=\"default\"");
+    return text.substr(text.find("} ", at) + 2, 1);
+  };
   ASSERT_TRUE(works(0));
   EXPECT_TRUE(eventually(is_up));
+  EXPECT_EQ(metric(), "1");
   remote().kill();
   EXPECT_TRUE(eventually([&] {
     EXPECT_NE(exclusive(0, "asks"), 0);
     return !is_up();
   }));
+  EXPECT_EQ(metric(), "0");
   remote().start();
   EXPECT_TRUE(works(0, 15));
   EXPECT_TRUE(eventually(is_up));
+  EXPECT_EQ(metric(), "1");
+  const int fd = open((node(0).path() + "/.lockfs/events").c_str(), O_RDONLY | O_NONBLOCK);
+  std::string events(1 << 20, '\0');
+  events.resize(static_cast<size_t>(std::max<ssize_t>(read(fd, events.data(), events.size()), 0)));
+  close(fd);
+  const size_t down = events.find("\"event\":\"backend_down\"");
+  EXPECT_NE(down, std::string::npos) << events;
+  EXPECT_NE(events.find("\"event\":\"backend_up\"", down), std::string::npos) << events;
 }
 
 TEST_P(RemoteFaults, ASlowServerStopsNoOpen) {

@@ -6,6 +6,9 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <regex>
+#include <set>
 
 #include "tests/fs/mount_test.h"
 
@@ -118,6 +121,19 @@ TEST_F(Metrics, HaveSoManySeriesAndNoMore) {
   const std::string text = slurp(path());
   EXPECT_LT(std::count(text.begin(), text.end(), '\n'), 10000);
   EXPECT_EQ(parsed(), "well\n");
+}
+
+TEST_F(Metrics, TheDashboardAsksForNoneThatIsNotThere) {
+  const std::string text = slurp(path());
+  const std::string dashboard = slurp(LOCKFS_SOURCE "/doc/grafana.json");
+  ASSERT_TRUE(nlohmann::json::accept(dashboard));
+  const std::regex name("lockfs_[a-z_]+");
+  std::set<std::string> asked;
+  for (std::sregex_iterator it(dashboard.begin(), dashboard.end(), name), end; it != end; ++it) {
+    asked.insert(it->str());
+  }
+  EXPECT_GE(asked.size(), 10U);
+  for (const std::string& metric : asked) EXPECT_THAT(text, HasSubstr("\n" + metric));
 }
 
 TEST_F(Metrics, NamesOfLocksAreNotInThem) {

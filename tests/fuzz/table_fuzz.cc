@@ -176,6 +176,7 @@ class Fuzzed {
     for (const auto& [name, lock] : space_.locks) {
       if (const std::string what = broken_invariant(lock); !what.empty()) fail(what);
     }
+    if (const std::string what = broken_invariant(space_); !what.empty()) fail(what);
     for (const OwnerId owner : owners_) {
       const Owner* o = table_.find(owner);
       if (o == nullptr) fail("an open owner is gone");
