@@ -15,6 +15,7 @@ Happening& Journal::add(Happening::Kind kind, TimePoint when, std::string_view l
   happening.thread = happening.process = 0;
   happening.uid = 0;
   happening.token = 0;
+  happening.waited = false;
   happening.lasted = {};
   happening.why.clear();
   if (on_new) on_new();

@@ -22,12 +22,12 @@ struct Happening {
     kReleased,     ///< `lasted` is how long it was held.
     kTimeout,      ///< A wait ended by its own timeout; here and below `lasted` is the wait.
     kInterrupted,  ///< ... by a signal, or its descriptor's end.
-    kDeadlock,     ///< A request was refused, for it would have waited for itself.
+    kDeadlock,     ///< A request was refused, for it waits for itself, or would have.
     kRefused,      ///< A wait ended otherwise: `why`.
     kLost,         ///< A holder's lock was taken from it: `why`; `lasted` is how long it was held.
     kBroken,       ///< ... by a person's command.
     kBackendDown,  ///< The lockspace's backend is out of reach: `why`. No lock, no owner.
-    kBackendUp,    ///< It is there again.
+    kBackendUp,    ///< It is there again, or for the first time.
     kStarted,      ///< The mount's first: of no lockspace.
   };
   Kind kind = Kind::kGranted;
@@ -39,6 +39,7 @@ struct Happening {
   pid_t process = 0;  ///< Its process; 0 when nobody had reason to look it up.
   uid_t uid = 0;
   uint64_t token = 0;
+  bool waited = false;  ///< Of a grant: it had to wait. Of a refusal: its request waited.
   Duration lasted{};
   std::string why;
 };
@@ -52,7 +53,7 @@ class Journal {
   static constexpr size_t kKept = 4096;
 
   /// A place for the next one, with nothing of the last that had it but room in its strings. To be
-  /// filled at once; told to `on_new` when the loop comes around.
+  /// filled at once.
   Happening& add(Happening::Kind kind, TimePoint when, std::string_view lockspace,
                  std::string_view lock);
   /// How many there were ever: the next one's number.
@@ -62,7 +63,7 @@ class Journal {
   /// One that is kept: begin() <= number < end().
   const Happening& at(uint64_t number) const { return ring_[number % kKept]; }
 
-  /// Called at each add(), before it is filled: only note it. Empty while nobody watches.
+  /// Called at each add(), before the place is filled: only note that there is something.
   std::function<void()> on_new;
 
  private:

@@ -57,7 +57,7 @@ void LockTable::close(OwnerId id) {
   if (owner == nullptr) return;
   const Delivery delivery(*this);
   if (owner->wait) {
-    note_end_of_wait(*owner, LockErrc::kInterrupted);
+    note_end_of_wait(*owner->lock, *owner->wait, LockErrc::kInterrupted);
     finish_wait(*owner);
   }
   const bool lingers =
@@ -126,7 +126,7 @@ std::optional<LockErrc> LockTable::decide(Owner& owner, Request request, Client 
   if (can && owner.place_kept == 0) {
     const auto claimed = claim_for(lock, owner, request);
     if (claimed == LockErrc::kOk) {
-      const LockErrc result = grant(owner, request, client, std::nullopt);
+      const LockErrc result = grant(owner, request, client, nullptr);
       if (converting || result != LockErrc::kOk) advance(lock);
       return result;
     }
@@ -184,8 +184,7 @@ std::optional<LockErrc> LockTable::enqueue(Owner& owner, Request request, Client
   return std::nullopt;
 }
 
-LockErrc LockTable::grant(Owner& owner, Request& request, Client client,
-                          std::optional<Duration> waited) {
+LockErrc LockTable::grant(Owner& owner, Request& request, Client client, const Wait* waited) {
   Lock& lock = *owner.lock;
   const bool had = owner.holding && owner.held.above_null();
   const bool has = request.want.above_null();
@@ -199,17 +198,21 @@ LockErrc LockTable::grant(Owner& owner, Request& request, Client client,
   if (has) graph_.held(client.pid);
   const Share before = owner.held;
   const bool same = owner.holding && before == request.want;
+  if (had && !has) {
+    lock.stats.was_held(timers_.now() - owner.since);
+    note_end_of_hold(owner, Happening::Kind::kReleased, {});
+  }
   if (!same) lock.hold(owner, request.want);
   owner.before = before;
   owner.client = client;
-  owner.process = 0;
+  owner.process = waited != nullptr ? waited->process : 0;
   if (!same || !had) owner.since = timers_.now();
   if (!same && !request.want.is_slot() && is_exclusive(request.want.mode)) {
     if (!(had && is_exclusive(before.mode))) lock.token = lock.claim->tokens.next++;
   }
   owner.token = has ? lock.token : 0;
   if (has && !same) ++lock.stats.grants;
-  if (!same) note_grant(owner, before, waited);
+  if (has && (!same || waited != nullptr)) note_grant(owner, had, waited);
   apply_options(owner, request);
   note_change(lock);
   return LockErrc::kOk;
@@ -289,9 +292,8 @@ void LockTable::undo(OwnerId id) {
     return release(id);
   }
   const Delivery delivery(*this);
-  const Share undone = owner->held;
   owner->lock->hold(*owner, owner->before);
-  note_grant(*owner, undone, std::nullopt);
+  note(Happening::Kind::kGranted, *owner->lock, owner->held, owner->client).token = owner->token;
   note_change(*owner->lock);
   advance(*owner->lock);
 }

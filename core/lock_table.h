@@ -141,6 +141,8 @@ class LockTable final : public ClaimEvents {
 
   /// What happened lately, for those who watch.
   Journal journal;
+  /// The counts of the lockspaces beyond kCountedApart that are no more.
+  SpaceStats former;
   UserQuota quota;
   /// How many records of free, unpinned names are kept for their statistics.
   size_t idle_limit = 10000;
@@ -177,7 +179,7 @@ class LockTable final : public ClaimEvents {
   std::optional<LockErrc> claim_for(Lock& lock, Owner& owner, const Request& request);
   void acquire(Claim& claim, Mode mode, SlotClaim slots, bool now);
   void forget(Claim& claim);
-  LockErrc grant(Owner& owner, Request& request, Client client, std::optional<Duration> waited);
+  LockErrc grant(Owner& owner, Request& request, Client client, const Wait* waited);
   void grant_waiter(Owner& owner);
   void apply_options(Owner& owner, Request& request);
   void finish_wait(Owner& owner);
@@ -199,11 +201,12 @@ class LockTable final : public ClaimEvents {
   bool refuse_impatient(Lock& lock);
   void collect(Lock& lock);
   Happening& note(Happening::Kind kind, const Lock& lock, Share share, const Client& client);
-  void note_grant(const Owner& owner, Share before, std::optional<Duration> waited);
+  void note_grant(const Owner& owner, bool had, const Wait* waited);
   void note_end_of_hold(const Owner& owner, Happening::Kind kind, std::string_view why);
   void note_wait(const Owner& owner);
-  void note_end_of_wait(const Owner& owner, LockErrc result);
+  void note_end_of_wait(const Lock& lock, const Wait& wait, LockErrc result);
   void note_refusal(const Owner& owner, const Client& client, Share want, LockErrc result);
+  void note_trouble(Lockspace& space);
   void unlink_idle(Lock& lock);
   void note_change(Lock& lock);
   void start_ttl(Owner& owner);

@@ -53,9 +53,9 @@ void LockTable::grant_waiter(Owner& owner) {
   Wait wait = std::move(*owner.wait);
   const Duration waited = timers_.now() - wait.since;
   finish_wait(owner);
-  const LockErrc result = grant(owner, wait.request, wait.client, waited);
+  const LockErrc result = grant(owner, wait.request, wait.client, &wait);
   stats.waited(waited);
-  if (result != LockErrc::kOk) note_refusal(owner, wait.client, wait.request.want, result);
+  if (result != LockErrc::kOk) note_end_of_wait(*owner.lock, wait, result);
   events_.push_back({owner.id, result, {}, false});
 }
 
@@ -320,7 +320,7 @@ void LockTable::fail_wait(Owner& owner, LockErrc result) {
 
 // The same, while the queue is not to move yet.
 void LockTable::end_wait(Owner& owner, LockErrc result) {
-  note_end_of_wait(owner, result);
+  note_end_of_wait(*owner.lock, *owner.wait, result);
   finish_wait(owner);
   events_.push_back({owner.id, result, {}, false});
 }

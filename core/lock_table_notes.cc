@@ -13,20 +13,18 @@ Happening& LockTable::note(Happening::Kind kind, const Lock& lock, Share share,
   return noted;
 }
 
-// The owner has what it was granted; above NL, or not.
-void LockTable::note_grant(const Owner& owner, Share before, std::optional<Duration> waited) {
+// The owner has what it was granted, above NL; `had` it something above it before?
+void LockTable::note_grant(const Owner& owner, bool had, const Wait* waited) {
   SpaceStats& stats = owner.lock->space->stats;
-  const bool has = owner.held.above_null();
-  if (before.above_null()) --stats.holders;
-  if (has) ++stats.holders;
-  if (has) stats.granted(owner.held);
-  if (has && waited) stats.wait.add(*waited);
-  if (!has && !before.above_null()) return;
-  const auto kind = has ? Happening::Kind::kGranted : Happening::Kind::kReleased;
-  Happening& noted = note(kind, *owner.lock, has ? owner.held : before, owner.client);
+  if (!had) ++stats.holders;
+  stats.granted(owner.held);
+  Happening& noted = note(Happening::Kind::kGranted, *owner.lock, owner.held, owner.client);
   noted.process = owner.process;
   noted.token = owner.token;
-  noted.lasted = waited.value_or(Duration{});
+  if (waited == nullptr) return;
+  noted.waited = !waited->request.now;
+  noted.lasted = timers_.now() - waited->since;
+  stats.wait.add(noted.lasted);
 }
 
 void LockTable::note_end_of_hold(const Owner& owner, Happening::Kind kind, std::string_view why) {
@@ -52,16 +50,16 @@ void LockTable::note_wait(const Owner& owner) {
   noted.process = wait.process;
 }
 
-void LockTable::note_end_of_wait(const Owner& owner, LockErrc result) {
-  const Wait& wait = *owner.wait;
-  SpaceStats& stats = owner.lock->space->stats;
-  ++stats.refusals[static_cast<size_t>(result)];
+void LockTable::note_end_of_wait(const Lock& lock, const Wait& wait, LockErrc result) {
+  ++lock.space->stats.refusals.at(static_cast<size_t>(result));
   if (wait.request.now) return;
   auto kind = Happening::Kind::kRefused;
   if (result == LockErrc::kTimedOut) kind = Happening::Kind::kTimeout;
   if (result == LockErrc::kInterrupted) kind = Happening::Kind::kInterrupted;
-  Happening& noted = note(kind, *owner.lock, wait.request.want, wait.client);
+  if (result == LockErrc::kDeadlock) kind = Happening::Kind::kDeadlock;
+  Happening& noted = note(kind, lock, wait.request.want, wait.client);
   noted.process = wait.process;
+  noted.waited = true;
   noted.lasted = timers_.now() - wait.since;
   if (kind == Happening::Kind::kRefused) noted.why = make_error_code(result).message();
 }
@@ -75,15 +73,16 @@ void LockTable::note_refusal(const Owner& owner, const Client& client, Share wan
   }
 }
 
+void LockTable::note_trouble(Lockspace& space) {
+  const bool was_up = space.trouble.empty();
+  space.trouble = space.backend->trouble();
+  if (space.trouble.empty() == was_up) return;
+  const auto kind = was_up ? Happening::Kind::kBackendDown : Happening::Kind::kBackendUp;
+  journal.add(kind, timers_.now(), space.name, {}).why = space.trouble;
+}
+
 void LockTable::reach_changed() {
-  for (const auto& [id, space] : spaces_) {
-    std::string trouble = space->backend->trouble();
-    const bool was_up = space->trouble.empty();
-    space->trouble = std::move(trouble);
-    if (space->trouble.empty() == was_up) continue;
-    const auto kind = was_up ? Happening::Kind::kBackendDown : Happening::Kind::kBackendUp;
-    journal.add(kind, timers_.now(), space->name, {}).why = space->trouble;
-  }
+  for (const auto& [id, space] : spaces_) note_trouble(*space);
 }
 
 }  // namespace lockfs

@@ -11,7 +11,8 @@
 namespace lockfs {
 
 Lockspace& LockTable::add_lockspace(std::string name, LockBackend& backend) {
-  if (std::find(started_.begin(), started_.end(), &backend) == started_.end()) {
+  const bool is_new = std::find(started_.begin(), started_.end(), &backend) == started_.end();
+  if (is_new) {
     started_.push_back(&backend);
     backend.start(*this);
   }
@@ -19,9 +20,10 @@ Lockspace& LockTable::add_lockspace(std::string name, LockBackend& backend) {
   space->id = ++last_space_;
   space->name = std::move(name);
   space->backend = &backend;
-  space->trouble = backend.trouble();
   space->created = static_cast<uint64_t>(std::time(nullptr));
-  return *(spaces_[space->id] = std::move(space));
+  Lockspace& added = *(spaces_[space->id] = std::move(space));
+  if (!is_new) note_trouble(added);  // What has just been started tells.
+  return added;
 }
 
 Lockspace* LockTable::find_lockspace(std::string_view name) {
@@ -43,6 +45,7 @@ LockErrc LockTable::remove_lockspace(Lockspace& space) {
     unlink_idle(lock);
     std::erase(changed_, &lock);
   }
+  if (space.id > kCountedApart) former.add(space.stats);
   spaces_.erase(space.id);
   return LockErrc::kOk;
 }

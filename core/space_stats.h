@@ -25,7 +25,15 @@ struct Histogram {
     ++counts[bucket];
     sum += time;
   }
+  void add(const Histogram& more) {
+    for (size_t i = 0; i < counts.size(); ++i) counts.at(i) += more.counts.at(i);
+    sum += more.sum;
+  }
 };
+
+/// Lockspaces whose ids are up to this are counted apart, later ones of the mount together: so that
+/// whoever keeps the counts does not keep more and more.
+inline constexpr uint32_t kCountedApart = 100;
 
 /// What happened in a lockspace since it is there, for all its locks together.
 struct SpaceStats {
@@ -34,12 +42,22 @@ struct SpaceStats {
   uint64_t lost = 0;                                ///< Holders whose lock was taken from them,
   uint64_t broken = 0;                              ///< by a person's command: not among the lost.
   uint64_t waiters = 0;                             ///< Now.
-  uint64_t holders = 0;                             ///< Now, above NL.
+  uint64_t holders = 0;                             ///< Descriptors, now, above NL.
   Histogram wait;                                   ///< Of the grants that had to wait.
   Histogram hold;
 
   void granted(Share share) {
     ++grants[share.is_slot() ? kModeCount : static_cast<size_t>(share.mode)];
+  }
+  void add(const SpaceStats& more) {
+    for (size_t i = 0; i < grants.size(); ++i) grants.at(i) += more.grants.at(i);
+    for (size_t i = 0; i < refusals.size(); ++i) refusals.at(i) += more.refusals.at(i);
+    lost += more.lost;
+    broken += more.broken;
+    waiters += more.waiters;
+    holders += more.holders;
+    wait.add(more.wait);
+    hold.add(more.hold);
   }
 };
 

@@ -13,9 +13,17 @@
 namespace lockfs {
 namespace {
 
-// A thread's number may be another one's by then; in this time the kernel gives out no number twice
-// (pid_max is 32768 at least, and it goes around).
+// The kernel gives out numbers of threads in turn, 32768 of them at least: so long after it was
+// seen one is the same thread's, or nobody's.
 constexpr auto kSameThread = std::chrono::milliseconds(100);
+
+// Threads that are remembered for that long: more than that make room.
+constexpr size_t kThreads = 256;
+
+bool ends_a_hold(Happening::Kind kind) {
+  return kind == Happening::Kind::kReleased || kind == Happening::Kind::kLost ||
+         kind == Happening::Kind::kBroken;
+}
 
 // To the microsecond.
 double seconds(Duration time) {
@@ -29,29 +37,38 @@ bool LockFs::is_events(NodeId node) {
          info_files().at(node - NodeTable::kFirstInfoFile) == kEventsName;
 }
 
+// Who asked, while its thread can still be nobody else's.
+ProcessInfo LockFs::requester(const Happening& happening) {
+  const TimePoint now = loop_.timers.now();
+  // Of a hold, the thread is that of the grant.
+  const TimePoint seen =
+      ends_a_hold(happening.kind) ? happening.when - happening.lasted : happening.when;
+  if (happening.thread == 0 || now - seen >= kSameThread) return {};
+  if (event_threads_.size() >= kThreads) event_threads_.clear();
+  SeenThread& known = event_threads_[happening.thread];
+  if (known.when == TimePoint() || now - known.when >= kSameThread) {
+    known = {now, processes_.describe(happening.thread)};
+  }
+  return known.info;
+}
+
 // What is known of the request, and how long it took.
 void LockFs::add_request(const Happening& happening, nlohmann::ordered_json& out) {
-  using Kind = Happening::Kind;
-  ProcessInfo info;
-  if (loop_.timers.now() - happening.when < kSameThread) {
-    info = processes_.describe(happening.thread);
-  }
+  const ProcessInfo info = requester(happening);
   const pid_t process = happening.process != 0 ? happening.process : info.process;
   out["lock"] = happening.lock;
   out["mode"] = share_name(happening.share);
-  out["pid"] = process != 0 ? process : happening.thread;
+  if (process != 0) {
+    out["pid"] = process;
+  } else {
+    out["thread"] = happening.thread;
+  }
   out["uid"] = happening.uid;
   if (!info.comm.empty()) out["comm"] = info.comm;
   if (!info.container.empty()) out["container"] = info.container;
   if (happening.token != 0) out["token"] = happening.token;
-  switch (happening.kind) {
-    case Kind::kWaiting:
-    case Kind::kDeadlock: return;
-    case Kind::kReleased:
-    case Kind::kLost:
-    case Kind::kBroken: out["held"] = seconds(happening.lasted); return;
-    default: out["waited"] = seconds(happening.lasted);
-  }
+  if (ends_a_hold(happening.kind)) out["held"] = seconds(happening.lasted);
+  if (happening.waited) out["waited"] = seconds(happening.lasted);
 }
 
 std::string LockFs::event_line(uint64_t number, const Happening& happening) {
@@ -59,10 +76,10 @@ std::string LockFs::event_line(uint64_t number, const Happening& happening) {
   nlohmann::ordered_json out = {{"time", painter_.wall(happening.when)},
                                 {"seq", number},
                                 {"event", happening_name(happening.kind)}};
-  const Lockspace* space = table_.find_lockspace(happening.lockspace);
   if (happening.kind == Kind::kStarted) {
     out["version"] = LOCKFS_VERSION;
   } else if (happening.lock.empty()) {
+    const Lockspace* space = table_.find_lockspace(happening.lockspace);
     out["lockspace"] = happening.lockspace;
     if (space != nullptr) out["backend"] = space->backend->traits().name;
   } else {

@@ -100,6 +100,11 @@ class LockFs final : public LockObserver {
     uint64_t offset = 0;
     bool nonblocking = false;
   };
+  /// A thread that an event named, and what it was then.
+  struct SeenThread {
+    TimePoint when;
+    ProcessInfo info;
+  };
   /// Owns POSIX or OFD locks: which is which the kernel does not say; both fall as they should
   /// if FLUSH of the same lock_owner, and RELEASE of the handle it locked through, end it.
   struct PosixOwner {
@@ -187,6 +192,7 @@ class LockFs final : public LockObserver {
 
   // events_file.cc
   static bool is_events(NodeId node);
+  ProcessInfo requester(const Happening& happening);
   void add_request(const Happening& happening, nlohmann::ordered_json& out);
   std::string event_line(uint64_t number, const Happening& happening);
   void read_events(const EventReader& reader);
@@ -242,6 +248,8 @@ class LockFs final : public LockObserver {
   std::vector<EventReader> event_readers_;
   std::vector<HandleId> event_pollers_;
   bool events_due_ = false;
+  size_t event_opens_ = 0;  ///< Descriptors of the stream.
+  std::unordered_map<pid_t, SeenThread> event_threads_;
   NodeTable nodes_;
   SlotMap<HandleId, Handle> handles_;
   SlotMap<uint64_t, Directory> directories_;

@@ -28,6 +28,7 @@ std::pair<HandleId, Handle*> LockFs::add_handle(fuse_req_t req, NodeId node, fus
   handle.writable = (fi->flags & O_ACCMODE) != O_RDONLY;
   fi->fh = static_cast<uint64_t>(id);
   fi->direct_io = 1;
+  if (is_events(node)) ++event_opens_;
   if (LockNode* lock = nodes_.lock(node)) {
     Lockspace& space = *table_.find_lockspace(lock->space);
     handle.may_lock = handle.writable || may_write(req, space, table_.find(space, lock->name));
@@ -52,6 +53,10 @@ void LockFs::drop_handle(HandleId id) {
       end_owner(ended);
     }
     end_owner(handle.owner);
+  }
+  if (is_events(handle.node)) {
+    --event_opens_;
+    std::erase(event_pollers_, id);
   }
   if (handle.poll != nullptr) fuse_pollhandle_destroy(handle.poll);
   if (handle.onlost_pidfd >= 0) close(handle.onlost_pidfd);

@@ -38,23 +38,9 @@ constexpr std::array<std::pair<LockErrc, std::string_view>, 11> kReasons = {{
     {LockErrc::kNotYours, "not_yours"},
 }};
 
-void add(Histogram& to, const Histogram& more) {
-  for (size_t i = 0; i < to.counts.size(); ++i) to.counts[i] += more.counts[i];
-  to.sum += more.sum;
-}
-
-void add(SpaceStats& to, const SpaceStats& more) {
-  for (size_t i = 0; i < to.grants.size(); ++i) to.grants[i] += more.grants[i];
-  for (size_t i = 0; i < to.refusals.size(); ++i) to.refusals[i] += more.refusals[i];
-  to.lost += more.lost;
-  to.broken += more.broken;
-  to.waiters += more.waiters;
-  to.holders += more.holders;
-  add(to.wait, more.wait);
-  add(to.hold, more.hold);
-}
-
-// A label's value: what the format escapes, and bytes that are no UTF-8, which it does not allow.
+// A label's value. What is no ASCII is escaped, as the format allows no bytes that are no UTF-8,
+// and
+// `%` with it, so that no two names become one.
 std::string label(std::string_view text) {
   std::string out;
   for (const char c : text) {
@@ -62,7 +48,7 @@ std::string label(std::string_view text) {
     if (c == '\\' || c == '"') out += '\\';
     if (c == '\n') {
       out += "\\n";
-    } else if (byte >= 0x80) {
+    } else if (byte >= 0x80 || c == '%') {
       out += fmt::format("%{:02X}", byte);
     } else {
       out += c;
@@ -71,18 +57,22 @@ std::string label(std::string_view text) {
   return out;
 }
 
+// Those that are not counted apart come last, as one. Their sum stays when one of them ends.
 std::vector<Series> series_of(const LockTable& table) {
   std::vector<Series> all;
+  Series others = {std::string(kOtherSpaces), std::string(kOtherSpaces), table.former, true};
+  bool any = false;
   for (const auto& [id, space] : table.lockspaces()) {
     const bool up = space->backend->trouble().empty();
-    if (all.size() < kMetricSpaces) {
+    if (id <= kCountedApart) {
       all.push_back({label(space->name), space->backend->traits().name, space->stats, up});
       continue;
     }
-    if (all.size() == kMetricSpaces) all.push_back({"(others)", "(others)", {}, true});
-    add(all.back().stats, space->stats);
-    all.back().up = all.back().up && up;
+    others.stats.add(space->stats);
+    others.up = others.up && up;
+    any = true;
   }
+  if (any) all.push_back(std::move(others));
   return all;
 }
 
@@ -130,7 +120,9 @@ void add_grants(Page& page, const std::vector<Series>& all) {
       page.value(fmt::format("{},mode=\"{}\"", in(series), mode), series.stats.grants.at(i));
     }
   }
-  page.metric("lockfs_contended_grants_total", "counter", "Grants that had to wait.");
+  page.metric(
+      "lockfs_contended_grants_total", "counter",
+      "Grants that had to wait: for a holder, or for the answer of an engine that hosts share.");
   for (const Series& series : all) {
     uint64_t count = 0;
     for (const uint64_t n : series.stats.wait.counts) count += n;

@@ -6,9 +6,9 @@
 
 namespace lockfs {
 
-/// Lockspaces that have series of their own, the oldest; the others are counted together, as
-/// lockspace="(others)", so that there are never more than some ten thousand series.
-inline constexpr size_t kMetricSpaces = 100;
+/// What stands for a lockspace where those beyond kCountedApart are counted together: no directory
+/// can be called that. So there are never more than some ten thousand series.
+inline constexpr std::string_view kOtherSpaces = "/others";
 
 /// What `.lockfs/metrics` says, in Prometheus' text format (0.0.4). Names, labels and units stand
 /// in its HELP lines.

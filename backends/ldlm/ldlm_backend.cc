@@ -206,11 +206,16 @@ void LdlmBackend::left(Session& session) {
   has_left(name);
 }
 
-void LdlmBackend::broken(Session& session, const std::string& why, bool denied) {
+void LdlmBackend::broken(Session& session, const std::string& why, Session::End how) {
   if (std::erase_if(idle_, [&](const Idle& idle) { return idle.session == &session; }) != 0) {
     return end(session);
   }
-  in_trouble(why);
+  const bool denied = how == Session::End::kDenied;
+  if (how == Session::End::kAnswered) {
+    all_is_well();
+  } else {
+    in_trouble(why);
+  }
   if (denied) denied_until_ = Clock::now() + kDenied;
   const ClaimId id = session.claim;
   const std::string name = session.name();

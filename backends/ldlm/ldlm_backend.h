@@ -77,7 +77,7 @@ class LdlmBackend final : public BlindEngine, private ldlm::Session::Events {
   void refused(Session& session, Session::Refusal why) override;
   void waits(Session& session) override;
   void left(Session& session) override;
-  void broken(Session& session, const std::string& why, bool denied) override;
+  void broken(Session& session, const std::string& why, Session::End how) override;
 
   void ask(ClaimId id, Claim& claim, bool now, uint32_t size);
   void advance(ClaimId id);

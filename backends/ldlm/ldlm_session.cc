@@ -67,8 +67,8 @@ void Session::answered(TimePoint sent, const grpc::Status& status,
   }
   const bool size = response.error().code() == wire::LOCK_SIZE_MISMATCH ||
                     response.error().code() == wire::INVALID_LOCK_SIZE;
-  if (!size && response.has_error()) return fail(response.error().message());
-  if (!size && waited) return fail("it refuses who waits");
+  if (!size && response.has_error()) return fail(response.error().message(), End::kAnswered);
+  if (!size && waited) return fail("it refuses who waits", End::kAnswered);
   stage_ = Stage::kIdle;
   events_.refused(*this, size ? Refusal::kSize : Refusal::kTaken);
 }
@@ -103,7 +103,7 @@ void Session::renewed(const std::string& key, TimePoint sent, const grpc::Status
   if (key != key_ || (stage_ != Stage::kHeld && stage_ != Stage::kConfirming)) {
     return arm();  // Of a wait that has ended meanwhile.
   }
-  if (!response.locked()) return fail("it is not ours any more");
+  if (!response.locked()) return fail("it is not ours any more", End::kAnswered);
   extend(sent);
   if (Clock::now() >= end_) return fail("the lease ran out: " + std::string(kSilence));
   const bool confirmed = stage_ == Stage::kConfirming;
@@ -141,8 +141,8 @@ void Session::unlock() {
 }
 
 void Session::fail(const grpc::Status& status) {
-  events_.broken(*this, status.error_message(),
-                 status.error_code() == grpc::StatusCode::UNAUTHENTICATED);
+  const bool denied = status.error_code() == grpc::StatusCode::UNAUTHENTICATED;
+  events_.broken(*this, status.error_message(), denied ? End::kDenied : End::kSilent);
 }
 
 // How long an answer may take.

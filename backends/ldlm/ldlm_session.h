@@ -31,6 +31,11 @@ class Session {
     kTaken,
     kSize,  ///< The lock has keys, but not so many.
   };
+  enum class End {
+    kAnswered,  ///< The server is there, and says so.
+    kSilent,    ///< It is not, as far as this connection can tell.
+    kDenied,    ///< The password was refused.
+  };
   /// Each may end the session it tells of.
   class Events {
    public:
@@ -43,8 +48,8 @@ class Session {
     virtual void waits(Session& session) = 0;
     /// The key was given back; the session has none, and may ask for another.
     virtual void left(Session& session) = 0;
-    /// The session has nothing any more, and is of no more use. `denied`: it was for the password.
-    virtual void broken(Session& session, const std::string& why, bool denied) = 0;
+    /// The session has nothing any more, and is of no more use.
+    virtual void broken(Session& session, const std::string& why, End end) = 0;
   };
 
   /// `loop`, `thread`, `url` and `events` outlive this.
@@ -81,7 +86,7 @@ class Session {
   void unlock();
   void extend(TimePoint sent);
   void fail(const grpc::Status& status);
-  void fail(const std::string& why) { events_.broken(*this, why, false); }
+  void fail(const std::string& why, End end = End::kSilent) { events_.broken(*this, why, end); }
   Duration patience() const;
   void wake();
   void arm();

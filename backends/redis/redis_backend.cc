@@ -233,7 +233,10 @@ void RedisBackend::went_down(const std::string& /*why*/) {
   events_->reach_changed();
 }
 
-std::string RedisBackend::trouble() const { return node_.up() ? "" : node_.trouble(); }
+std::string RedisBackend::trouble() const {
+  if (!node_.up()) return node_.trouble();
+  return node_.grace() ? "it has just started, and grants nothing until all have been heard" : "";
+}
 
 // Every claim goes; what was asked for is answered.
 void RedisBackend::expired(const std::string& why) {
@@ -276,6 +279,7 @@ void RedisBackend::told(const std::vector<std::string_view>& parts) {
 }
 
 void RedisBackend::grace_ended() {
+  events_->reach_changed();
   std::vector<uint64_t> ops;
   for (const auto& [op, claim] : by_op_) ops.push_back(op);
   for (const uint64_t op : ops) {

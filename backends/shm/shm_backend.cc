@@ -324,6 +324,8 @@ void ShmBackend::rung() {
 
 // The segment is damaged: nobody will grant what waits.
 void ShmBackend::fail_waiting() {
+  trouble_ = "its segment " + changes_.segment().path() + " is damaged";
+  events_->reach_changed();
   std::vector<ClaimId> waiting;
   for (const auto& [id, claim] : claims_) {
     if (claim.waiting && !claim.released) waiting.push_back(id);

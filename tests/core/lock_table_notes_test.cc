@@ -131,12 +131,17 @@ TEST_F(Notes, ATtlThatRanOutIsALoss) {
 
 TEST_F(Notes, AConversionIsAGrantAndToNothingARelease) {
   const OwnerId a = holder(Mode::kPR);
+  pass(std::chrono::seconds(1));
   ASSERT_EQ(ask(a, Mode::kEX), LockErrc::kOk);
+  pass(std::chrono::seconds(2));
   ASSERT_EQ(ask(a, Mode::kEX), LockErrc::kOk);
   EXPECT_EQ(space.stats.holders, 1U);
+  const uint64_t token = table.find(a)->token;
   ASSERT_EQ(ask(a, Mode::kNL), LockErrc::kOk);
-  EXPECT_THAT(noted(), ElementsAre("granted a PR", "granted a EX", "released a EX"));
+  EXPECT_THAT(noted(), ElementsAre("granted a PR", "granted a EX", "released a EX 2"));
+  EXPECT_EQ(table.journal.at(table.journal.end() - 1).token, token);
   EXPECT_EQ(space.stats.holders, 0U);
+  EXPECT_EQ(count(space.stats.hold), 1U);
   table.close(a);
   EXPECT_THAT(noted(), IsEmpty());
 }
@@ -155,6 +160,20 @@ TEST_F(Notes, WhatIsResumedWasHeldAllTheTime) {
   EXPECT_EQ(count(space.stats.hold), 0U);
   EXPECT_THAT(noted(), ElementsAre("granted a EX", "released a EX", "granted a EX"))
       << "by one, to the other";
+}
+
+TEST_F(Notes, ARefusalInsteadOfAGrantEndsTheWait) {
+  table.quota.limits = {100, 100, 1};
+  const OwnerId a = open(kNobody, "a", 1);
+  const OwnerId b = open(kNobody, "b", 2);
+  const OwnerId late = open(kNobody, "a", 2);
+  ASSERT_EQ(ask(a, Mode::kEX), LockErrc::kOk);
+  ASSERT_EQ(ask(b, Mode::kEX), LockErrc::kOk);
+  ASSERT_EQ(ask(late, Mode::kEX), std::nullopt);
+  noted();
+  table.release(a);
+  EXPECT_THAT(noted(), ElementsAre("released a EX", "refused a EX: a limit is reached"));
+  EXPECT_EQ(refused(LockErrc::kLimit), 1U);
 }
 
 TEST_F(Notes, TheOldestIsForgotten) {

@@ -99,6 +99,7 @@ class Run {
   std::map<OwnerId, int> numbers_;
   std::vector<int> open_;  ///< Owners that a user has open.
   std::vector<int> lingering_;
+  JournalTally tally_;
   std::array<uint64_t, kLocks> last_token_{};
   std::deque<std::string> history_;
   Outcome outcome_;
@@ -344,6 +345,7 @@ void Run::forget_dead() {
     if (table_.find(ids_[static_cast<size_t>(owner)]) == nullptr) differ("what lingers is gone");
   }
   if (const std::string broken = broken_invariant(space_); !broken.empty()) differ(broken);
+  if (const std::string wrong = tally_.look(table_.journal, space_); !wrong.empty()) differ(wrong);
 }
 
 Outcome Run::run(uint64_t operations) {

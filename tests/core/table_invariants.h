@@ -3,6 +3,7 @@
 #include <array>
 #include <string>
 
+#include "core/journal.h"
 #include "core/lock.h"
 
 namespace lockfs {
@@ -65,5 +66,27 @@ inline std::string broken_invariant(const Lockspace& space) {
   if (waiters != space.stats.waiters) return "the lockspace's waiters are miscounted";
   return {};
 }
+
+/// Reads a journal on: each wait that it tells of has one end, and those without are there.
+class JournalTally {
+ public:
+  /// What is wrong; empty if all is well. To be asked before the journal forgets what is new.
+  std::string look(const Journal& journal, const Lockspace& space) {
+    for (; seen_ < journal.end(); ++seen_) {
+      const Happening& happening = journal.at(seen_);
+      if (happening.kind == Happening::Kind::kWaiting) ++waiting_;
+      if (happening.waited) --waiting_;
+    }
+    int64_t there = 0;
+    for (const auto& [name, lock] : space.locks) {
+      for (const Owner* waiter : lock.waiting_in_order()) there += !waiter->wait->request.now;
+    }
+    return there == waiting_ ? "" : "a wait was told without its end, or the reverse";
+  }
+
+ private:
+  uint64_t seen_ = 0;
+  int64_t waiting_ = 0;
+};
 
 }  // namespace lockfs

@@ -43,6 +43,8 @@ class Metrics : public MountTest {
         "  assert family.name not in names, family.name\n"
         "  names.add(family.name)\n"
         "  assert family.samples, family.name\n"
+        "  series = [(s.name, tuple(sorted(s.labels.items()))) for s in family.samples]\n"
+        "  assert len(series) == len(set(series)), family.name\n"
         "assert len(names) > 10, names\n"
         "print('well')\n";
     const std::string command = "/usr/bin/python3 -c \"" + program + "\" " + path() + " 2>&1";
@@ -102,7 +104,7 @@ TEST_F(Metrics, ArePrometheusText) {
 }
 
 TEST_F(Metrics, ArePrometheusTextWhateverTheLockspacesAreCalled) {
-  for (const std::string name : {"a\"b", "back\\slash", "new\nline", "\xff\xfe", "ü"}) {
+  for (const std::string name : {"a\"b", "back\\slash", "new\nline", "\xff\xfe", "ü", "%C3%BC"}) {
     ASSERT_EQ(mkdir((mount_.path() + "/" + name).c_str(), 0777), 0);
   }
   EXPECT_EQ(parsed(), "well\n");
@@ -114,13 +116,28 @@ TEST_F(Metrics, HaveSoManySeriesAndNoMore) {
   }
   const Fd a = hold("space298/a", "EX");
   const Fd b = hold("space299/b", "EX");
-  EXPECT_EQ(metric("lockfs_holders{lockspace=\"(others)\"}"), "2");
+  EXPECT_EQ(metric("lockfs_holders{lockspace=\"/others\"}"), "2");
   EXPECT_EQ(metric("lockfs_holders{lockspace=\"space299\"}"), "");
   EXPECT_EQ(metric("lockfs_holders{lockspace=\"space1\"}"), "0");
   EXPECT_EQ(metric("lockfs_lockspaces"), "301");
   const std::string text = slurp(path());
   EXPECT_LT(std::count(text.begin(), text.end(), '\n'), 10000);
   EXPECT_EQ(parsed(), "well\n");
+}
+
+TEST_F(Metrics, CountersOfManyDoNotGoDownWhenOneEnds) {
+  for (int i = 0; i < 110; ++i) {
+    ASSERT_EQ(mkdir((mount_.path() + "/space" + std::to_string(i)).c_str(), 0777), 0);
+  }
+  const auto others = [&] {
+    return metric("lockfs_grants_total{lockspace=\"/others\",mode=\"EX\"}");
+  };
+  { const Fd held = hold("space105/a", "EX"); }
+  EXPECT_EQ(others(), "1");
+  ASSERT_TRUE(eventually([&] { return rmdir((mount_.path() + "/space105").c_str()) == 0; }));
+  ASSERT_EQ(rmdir((mount_.path() + "/space3").c_str()), 0);
+  EXPECT_EQ(others(), "1");
+  EXPECT_EQ(metric("lockfs_holders{lockspace=\"space108\"}"), "") << "it stays among the others";
 }
 
 TEST_F(Metrics, TheDashboardAsksForNoneThatIsNotThere) {
@@ -133,7 +150,9 @@ TEST_F(Metrics, TheDashboardAsksForNoneThatIsNotThere) {
     asked.insert(it->str());
   }
   EXPECT_GE(asked.size(), 10U);
-  for (const std::string& metric : asked) EXPECT_THAT(text, HasSubstr("\n" + metric));
+  for (const std::string& name_of : asked) {
+    EXPECT_TRUE(std::regex_search(text, std::regex("\n" + name_of + "[{ ]"))) << name_of;
+  }
 }
 
 TEST_F(Metrics, NamesOfLocksAreNotInThem) {

@@ -177,6 +177,7 @@ class Fuzzed {
       if (const std::string what = broken_invariant(lock); !what.empty()) fail(what);
     }
     if (const std::string what = broken_invariant(space_); !what.empty()) fail(what);
+    if (const std::string what = tally_.look(table_.journal, space_); !what.empty()) fail(what);
     for (const OwnerId owner : owners_) {
       const Owner* o = table_.find(owner);
       if (o == nullptr) fail("an open owner is gone");
@@ -206,6 +207,7 @@ class Fuzzed {
   Observer observer_;
   LockTable table_;
   Lockspace& space_;
+  JournalTally tally_;
   std::vector<OwnerId> owners_;
   std::vector<std::string> keys_;
 };
