@@ -212,7 +212,7 @@ LockErrc LockTable::grant(Owner& owner, Request& request, Client client, const W
   }
   owner.token = has ? lock.token : 0;
   if (has && !same) ++lock.stats.grants;
-  if (has && (!same || waited != nullptr)) note_grant(owner, had, waited);
+  if ((has && !same) || waited != nullptr) note_grant(owner, had, waited);
   apply_options(owner, request);
   note_change(lock);
   return LockErrc::kOk;

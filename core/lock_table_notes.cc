@@ -13,11 +13,12 @@ Happening& LockTable::note(Happening::Kind kind, const Lock& lock, Share share,
   return noted;
 }
 
-// The owner has what it was granted, above NL; `had` it something above it before?
+// The owner has what it was granted; `had` it something above NL before?
 void LockTable::note_grant(const Owner& owner, bool had, const Wait* waited) {
   SpaceStats& stats = owner.lock->space->stats;
-  if (!had) ++stats.holders;
-  stats.granted(owner.held);
+  const bool has = owner.held.above_null();
+  if (has && !had) ++stats.holders;
+  if (has) stats.granted(owner.held);
   Happening& noted = note(Happening::Kind::kGranted, *owner.lock, owner.held, owner.client);
   noted.process = owner.process;
   noted.token = owner.token;
