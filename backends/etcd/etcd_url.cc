@@ -72,7 +72,8 @@ tl::expected<Url, std::string> parse_url(std::string_view scheme, std::string_vi
     const std::string no = set_option(url, key, value);
     if (!no.empty()) return fail(fmt::format("{}={}: {}", key, value, no));
   }
-  if (url.user.empty() != url.password.empty()) return fail("a user goes with a password");
+  if (url.user.empty() != url.password.empty())
+    return fail("a user goes with a password: USER:PASSWORD@, or password-file=PATH");
   return url;
 }
 
