@@ -6,6 +6,7 @@ import os
 import signal
 import struct
 import threading
+import uuid
 
 from mounts import PR_SET_PDEATHSIG, Child, Mount, ends, error_of, holder, libc, value
 from section import Section, known
@@ -223,6 +224,22 @@ def permissions():
     mount.end()
 
 
+def full(section):
+    """64 locks are held in a segment that has room for as many."""
+    name = "lockfs-friendly-" + uuid.uuid4().hex[:12]
+    try:
+        mount = Mount(source=f"shm:{name}?locks=64")
+        held = [mount.open(str(each)) for each in range(65)]
+        for each in held[:-1]:
+            os.write(each, b"EX")
+        write(section, held[-1], "EX", "EX of a 65th name, on a mount of shm:NAME?locks=64")
+        for each in held:
+            os.close(each)
+        mount.end()
+    finally:
+        os.remove("/dev/shm/" + name)
+
+
 def limits():
     section = Section("Limits", "A mount with `-o max_waiters_per_user=1,max_names_per_user=2,"
                       "max_opens_per_user=6,max_lockspaces=2`; uid 1000 asks, for root has no "
@@ -271,6 +288,7 @@ def limits():
     child.end()
     warnings = [line for line in mount.log().splitlines() if " warning: " in line]
     section.entry("and the log says", "", "\n".join(warnings))
+    full(section)
     for each in (held, mount_reader):
         os.close(each)
     mount.end()

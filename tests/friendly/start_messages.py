@@ -46,7 +46,7 @@ SERVERS = {
              "etcds://host?ca=/does/not/exist", "etcd://host?password-file=/does/not/exist"],
     "ldlm": ["ldlm:host", "ldlm://", "ldlm://host/0", "ldlm://user:secret@host",
              "ldlm://host?lease=1h", "ldlm://host?colour=red", "ldlms://host?ca=/does/not/exist",
-             "ldlms://host?cert=/dev/null"],
+             "ldlms://host?cert=/dev/null", "ldlm://:%C3%A4@host"],
     "dlm": ["dlm:name", "dlm:?colour=red"],
     "elock": ["elock:host", "elock://host:0", "elock://host?timeout=1s", "elock://host?clients=5"],
 }
