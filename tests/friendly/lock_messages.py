@@ -8,7 +8,8 @@ import struct
 import threading
 import uuid
 
-from mounts import PR_SET_PDEATHSIG, Child, Mount, ends, error_of, holder, libc, value
+from mounts import (PR_SET_PDEATHSIG, Child, Mount, ends, error_of, holder, libc, value,
+                    wait_until)
 from section import Section, known
 
 MISSPELLED = [
@@ -48,16 +49,25 @@ def alarmed(*_):
     raise InterruptedError
 
 
-def interrupted(section, fd, command):
+def interrupted(section, mount, fd, command):
     """As write(); a signal comes while it waits."""
+    us = os.getpid()
+
+    def signaller(say):
+        seen = mount.open("job", os.O_RDONLY)
+        wait_until(lambda: value(seen, "waiters_total") == "1", "it waits")
+        say("it waits")
+        os.kill(us, signal.SIGALRM)
+
     before = signal.signal(signal.SIGALRM, alarmed)
-    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    child = Child("signaller", signaller)
     try:
         os.write(fd, command.encode())
         error = "0"
     except InterruptedError:
         error = "EINTR"
     signal.signal(signal.SIGALRM, before)
+    child.end()
     section.entry(f"{command}, and a signal while it waits", error, value(fd, "error").strip('"'))
 
 
@@ -94,7 +104,7 @@ def held_by_another():
     fd = mount.open("job")
     write(section, fd, "EX try")
     write(section, fd, "PR timeout=50ms")
-    interrupted(section, fd, "EX")
+    interrupted(section, mount, fd, "EX")
     section.entry("flock -n", error_of(fcntl.flock, fd, fcntl.LOCK_EX | fcntl.LOCK_NB),
                   value(fd, "error").strip('"'))
     section.entry("fcntl F_SETLK", error_of(fcntl.lockf, fd, fcntl.LOCK_EX | fcntl.LOCK_NB),
@@ -107,8 +117,7 @@ def held_by_another():
     many = mount.open("many")
     write(section, many, "EX try", "EX try, of a lock that four hold in PR")
     writer = Child("writer", lambda say: os.write(mount.open("many"), b"EX"))
-    while value(many, "waiters_total") != "1":
-        pass
+    wait_until(lambda: value(many, "waiters_total") == "1", "waiters_total")
     write(section, many, "PR try", "PR try, of that lock, while one waits for EX")
     writer.end()
     left = mount.open("left")
@@ -143,8 +152,7 @@ def deadlocks():
     other.hears()
     known(other.pid)
     waiting = mount.open("a")  # A second descriptor shows who waits without a lock of its own.
-    while value(waiting, "waiters_total") != "1":
-        pass
+    wait_until(lambda: value(waiting, "waiters_total") == "1", "waiters_total")
     b = mount.open("b")
     write(section, b, "EX", "EX of b")
 
@@ -159,8 +167,7 @@ def deadlocks():
     upgrader = Child("upgrader", converted)
     upgrader.hears()
     known(upgrader.pid)
-    while value(c, "waiters_total") != "1":
-        pass
+    wait_until(lambda: value(c, "waiters_total") == "1", "waiters_total")
     write(section, c, "EX", "EX of c: we hold PR, another holds PR and waits for EX")
     for each in (a, b, c, waiting):
         os.close(each)
@@ -180,8 +187,7 @@ def lost():
                   value(fd, "error").strip('"'))
     os.write(fd, b"UN")
     os.write(fd, b"EX ttl=50ms")
-    while value(fd, "mode") == "EX":
-        pass
+    wait_until(lambda: value(fd, "mode") != "EX", "mode")
     write(section, fd, "EX", "EX, after a ttl=50ms that nobody renewed")
     os.write(fd, b"UN")
     os.mkdir(mount.path + "/jobs")
@@ -253,8 +259,7 @@ def limits():
         waiting = mount.open("held")
         thread = threading.Thread(target=lambda: os.write(waiting, b"EX timeout=1h"), daemon=True)
         thread.start()
-        while value(mount_reader, "waiters_total") != "1":
-            pass
+        wait_until(lambda: value(mount_reader, "waiters_total") == "1", "waiters_total")
         fd = mount.open("held")
         say(error_of(os.write, fd, b"EX"))
         say(value(fd, "error"))

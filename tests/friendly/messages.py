@@ -25,8 +25,9 @@ errno, or the exit code, stands behind what was done; the words stand below. Pid
 those of the run.
 """
 
-SOURCES = ["fs/command.cc", "fs/control_file.cc", "fs/lock_fs.cc", "fs/lock_fs_locks.cc", "fs/main.cc",
-           "fs/options.cc", "fs/serve.cc", "fs/session.cc", "core/words.cc", "backends/registry.cc",
+SOURCES = ["fs/command.cc", "fs/control_file.cc", "fs/lock_fs.cc", "fs/lock_fs_locks.cc",
+           "fs/main.cc", "fs/options.cc", "fs/picture.cc", "fs/serve.cc", "fs/session.cc",
+           "core/words.cc", "backends/registry.cc",
            "backends/*/*_url.cc", "backends/server_url.h", "backends/net/endpoint.cc",
            "backends/dlm/module.cc"]
 LITERALS = re.compile(r'"(?:[^"\\]|\\.)*"(?:\s*"(?:[^"\\]|\\.)*")*')
@@ -69,6 +70,11 @@ with tempfile.TemporaryDirectory(prefix="lockfs-friendly-") as scratch:
     control_messages.sections(lock_messages.write)
     start_messages.sections(scratch)
     text = HEAD + "\n" + "\n\n".join(each.text() for each in Section.all) + "\n"
-text += ("\n## Not provoked\n\nWhat the sources have besides: it takes what this test cannot do.\n\n" +
-         not_provoked(text) + "\n")
+text += f"""
+## Not provoked
+
+What the sources have besides: it takes what this test cannot do.
+
+{not_provoked(text)}
+"""
 page.compare("doc/messages.md", text)

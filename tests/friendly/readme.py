@@ -15,5 +15,5 @@ shown = {file: textwrap.dedent(block).strip("\n") + "\n"
 there = {"doc/snippets/" + file for file in os.listdir(page.ROOT + "/doc/snippets")}
 for file in sorted(there | set(shown)):
     if shown.get(file) != page.kept(file):
-        sys.exit(f"FAIL: the README shows {file} as\n{shown.get(file)}\nand it is\n{page.kept(file)}")
+        sys.exit(f"FAIL: the README shows {file} as\n{shown.get(file)}\nit is\n{page.kept(file)}")
     print(f"ok: {file}")

@@ -14,7 +14,7 @@ def stable(words):
     """Without what differs from run to run."""
     for place in sorted(places, key=len, reverse=True):
         words = words.replace(place, places[place])
-    words = re.sub(rf"\bon {re.escape(socket.gethostname())}\b", "on this-host", words)
+    words = re.sub(rf"\) on {re.escape(socket.gethostname())}\b", ") on this-host", words)
     return re.sub(r"\bpid (\d+)", lambda m: f"pid {pids.get(int(m[1]), m[1])}", words)
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""snippet.py FILE PROGRAM COMMAND...: one way to lock of doc/snippets, as the README shows it. It takes
-the lock around ./backup.sh; others are kept out meanwhile; it is free afterwards, however it ends."""
+"""snippet.py FILE PROGRAM COMMAND...: one way to lock of doc/snippets, as the README shows it. It
+takes the lock around ./backup.sh; others are kept out meanwhile; it is free afterwards, however it
+ends."""
 
 import os
 import shutil

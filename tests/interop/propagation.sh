@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A container that has the parent of the mountpoint, rslave, sees a mount that is made later, or made
-# anew; one that has the mountpoint itself stays with the old one. unshare(1) makes both containers.
+# A container that has the parent of the mountpoint, rslave, sees a mount that is made later, or
+# made anew; one that has the mountpoint itself stays with the old one. unshare(1) makes both.
 . "$(dirname "$0")/lib.sh"
 need unshare
 need flock

@@ -40,10 +40,12 @@ END
 fi
 
 echo "# who holds it"
-bash -c 'exec 9<>"$0" && echo EX >&9 && cat "$0" >/dev/null && { sleep 1000 & echo $!; }' "$D/v" >"$T/child"
+bash -c 'exec 9<>"$0" && echo EX >&9 && cat "$0" >/dev/null && { sleep 1000 & echo $!; }' "$D/v" \
+  >"$T/child"
 check "a child keeps the lock of a process that is gone" mode_is v EX
 check "the picture says so" grep -q 'exited: true' "$D/v"
-check "/proc names who has it open" test -n "$(readlink "/proc/$(cat "$T/child")"/fd/* | grep "$D/v")"
+open_files=$(readlink "/proc/$(cat "$T/child")"/fd/*)
+check "/proc names who has it open" grep -q "$D/v" <<<"$open_files"
 kill "$(cat "$T/child")"
 await "it falls with the child" is_free v
 flock -o "$D/v" sh -c 'echo $$ >"$0"; exec sleep 1000' "$T/child" &
