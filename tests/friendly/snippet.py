@@ -11,7 +11,7 @@ import sys
 import tempfile
 
 import page
-from mounts import Mount, wait_until
+from mounts import Mount, ends, wait_until
 
 # What ./backup.sh is here: it says that it runs, and ends when it is told.
 BACKUP = """#!/bin/sh
@@ -39,6 +39,7 @@ class Snippet:
         self.said = os.open(self.place + "/said", os.O_RDONLY | os.O_NONBLOCK)
         self.process = subprocess.Popen(command, cwd=self.place, start_new_session=True,
                                         stderr=subprocess.PIPE, text=True)
+        ends.append(self)
 
     def runs(self):
         try:
@@ -52,8 +53,13 @@ class Snippet:
         _, words = self.process.communicate(timeout=60)
         check(self.process.returncode == 0, f"it ends well {words}")
 
-    def kill(self):
-        os.killpg(self.process.pid, signal.SIGKILL)
+    def end(self):
+        if self in ends:
+            ends.remove(self)
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
         self.process.wait()
 
 
@@ -104,7 +110,7 @@ def main(file, command, scratch):
 
     third = Snippet(run, scratch)
     wait_until(third.runs, "./backup.sh runs again")
-    third.kill()
+    third.end()
     wait_until(lambda: not os.path.exists(lock), "it is free after kill -9")
     print("ok: it is free after kill -9")
 
