@@ -48,7 +48,7 @@ tl::expected<Layout, std::string> layout_of(const UrlQuery& query, bool knows_lo
     } else if (key == "locks" && knows_locks) {
       const auto count = parse_number(value, 64, 1U << 20U);
       if (!count || !std::has_single_bit(*count)) {
-        return tl::make_unexpected("locks=" + value + ": takes a power of two from 64 to 1048576");
+        return tl::make_unexpected("locks= takes a power of two from 64 to 1048576");
       }
       out.locks = static_cast<uint32_t>(*count);
     } else {
@@ -58,7 +58,9 @@ tl::expected<Layout, std::string> layout_of(const UrlQuery& query, bool knows_lo
     }
   }
   if (out.write && !out.libpod) return tl::make_unexpected("write goes with layout=libpod only");
-  if (out.locks && out.libpod) return tl::make_unexpected("podman says how many locks there are");
+  if (out.locks && out.libpod)
+    return tl::make_unexpected(
+        "locks= is for segments of ours: podman's has as many as podman made");
   return out;
 }
 
@@ -169,16 +171,18 @@ Loaded load(const std::string& name) {
   if (const auto known = loaded.find(name); known != loaded.end()) return known->second;
   const std::string file = module_directory() + "/" + name + ".so";
   if (access(file.c_str(), F_OK) != 0) {
-    return tl::make_unexpected("this lockfs comes without it: there is no " + file);
+    return tl::make_unexpected("this lockfs comes without it: there is no " + file +
+                               "; its package is lockfs-" + name);
   }
   if (!is_safe(file) || !is_safe(module_directory())) {
-    return tl::make_unexpected(file + " is not loaded: others may write it");
+    return tl::make_unexpected(file + " is not loaded: others may write it, or its directory");
   }
   void* module = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (module == nullptr) return tl::make_unexpected(std::string(dlerror()));
   const auto* made = static_cast<const BackendModule*>(dlsym(module, "lockfs_module"));
   if (made == nullptr || made->build != LOCKFS_BUILD) {
-    return tl::make_unexpected(file + " belongs to another build of lockfs than this one");
+    return tl::make_unexpected(
+        file + " belongs to another build of lockfs than this one: install both from one");
   }
   return loaded[name] = made;
 }
@@ -235,7 +239,8 @@ Served make_service(std::string_view url, EventLoop& loop) {
   const auto module = module_of(scheme);
   if (!module) return tl::make_unexpected(module.error());
   if (*module == nullptr || (*module)->serve == nullptr) {
-    return tl::make_unexpected("'" + shown_url(url) + "' is nothing that lockfs serves");
+    return tl::make_unexpected("'" + shown_url(url) +
+                               "' is nothing that lockfs serves: it is elock://");
   }
   return (*module)->serve(url.substr(scheme.size() + 1), loop);
 }

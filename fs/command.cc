@@ -107,7 +107,7 @@ tl::expected<Command, std::string> parse_acquire(const Words& words, Share want,
     if (!wrong.empty()) return make_unexpected(wrong + " (word " + std::to_string(i + 1) + ")");
   }
   const bool sized = command.request.want.is_slot();
-  if (slot && !sized) return make_unexpected(std::string("SLOT needs size=N"));
+  if (slot && !sized) return make_unexpected(std::string("SLOT needs size=N, as in SLOT size=3"));
   if (!slot && sized) return make_unexpected(std::string("size= goes with SLOT only"));
   if (command.request.now && command.request.timeout) {
     return make_unexpected(std::string("try does not wait, so timeout= makes no sense with it"));
@@ -132,14 +132,17 @@ std::optional<tl::expected<Command, std::string>> parse_alone(const Words& words
   } else if (same_word(first, "resume")) {
     command.verb = Command::Verb::kResume;
     count = 2;
-    if (words.size() < 2) return make_unexpected(std::string("resume needs the key"));
+    if (words.size() < 2)
+      return make_unexpected(
+          std::string("resume needs the key: what this.key said while it was held"));
     command.key = words[1];
   } else {
     return std::nullopt;
   }
   if (words.size() > count) {
     return make_unexpected(quoted(verb) + " stands alone, but " + quoted(words[count]) +
-                           " follows");
+                           " follows" +
+                           (same_word(verb, "renew") ? "; with another ttl it is renew=DUR" : ""));
   }
   return command;
 }
@@ -159,7 +162,8 @@ tl::expected<Words, std::string> split_words(std::string_view text) {
     const bool escape = in_quotes && c == '\\' && i + 1 < text.size();
     if (escape) ++i;
     if (is_control(text[i])) {
-      return make_unexpected("byte " + std::to_string(i + 1) + " is a control character");
+      return make_unexpected("byte " + std::to_string(i + 1) + " is a control character" +
+                             (text[i] == '\r' ? " (a carriage return)" : ""));
     }
     if (!in_word) words.emplace_back();
     in_word = true;
@@ -180,17 +184,20 @@ tl::expected<Command, std::string> parse_command(std::string_view text) {
   }
   if (!text.empty() && text.back() == '\n') text.remove_suffix(1);
   if (text.find('\n') != std::string_view::npos) {
-    return make_unexpected(std::string("one command a write: there is a second line"));
+    return make_unexpected(
+        std::string("one command a write: there is a second line, so nothing was done"));
   }
   const auto words = split_words(text);
   if (!words) return make_unexpected(words.error());
-  if (words->empty()) return make_unexpected(std::string("an empty command"));
+  if (words->empty())
+    return make_unexpected(std::string("an empty command; for example EX timeout=5s"));
   if (auto alone = parse_alone(*words)) return *alone;
   const std::string& first = words->front();
   if (same_word(first, "SLOT")) return parse_acquire(*words, {Mode::kCW, 0}, true);
   if (const auto mode = parse_mode(first)) return parse_acquire(*words, {*mode, 0}, false);
-  return make_unexpected("unknown mode " + quoted(first) +
-                         "; modes: NL CR CW PR PW EX shared exclusive SLOT UN renew resume");
+  return make_unexpected(
+      "unknown mode " + quoted(first) +
+      "; the first word is NL CR CW PR PW EX shared exclusive SLOT UN renew or resume");
 }
 
 }  // namespace lockfs

@@ -29,7 +29,8 @@ constexpr auto kListTime = std::chrono::seconds(30);
 
 tl::unexpected<Refusal> cannot_look(const Lockspace& space) {
   return refuse(LockErrc::kUnreachable,
-                "the backend of lockspace " + space.name + " does not answer; nothing was changed");
+                "the backend of lockspace " + space.name +
+                    " does not answer; nothing was changed; .lockfs/traits says why");
 }
 
 // Of a lock that nobody holds here.
@@ -97,7 +98,8 @@ void LockFs::control(Lockspace& space, const Client& client, std::string_view te
   if (!text.empty() && text.back() == '\n') text.remove_suffix(1);
   const auto words = split_words(text);
   if (!words) return reply(refuse(LockErrc::kInvalid, words.error()));
-  if (words->empty()) return reply(refuse(LockErrc::kInvalid, "an empty command"));
+  if (words->empty())
+    return reply(refuse(LockErrc::kInvalid, "an empty command; for example stats"));
   const std::vector<std::string> arguments(words->begin() + 1, words->end());
   std::string usages;
   for (const ControlVerb& verb : control_verbs()) {
@@ -121,7 +123,7 @@ LockFs::Answer LockFs::pinned(LockErrc result, const Client& client, const std::
   if (result != LockErrc::kLimit) return refuse(result, make_error_code(result).message());
   spdlog::warn("pin refused to uid {} pid {}: max_names_per_user={} is reached", client.uid,
                client.pid, options_.max_names_per_user);
-  return refuse(result, "your limit of names is reached");
+  return refuse(result, fmt::format("a limit is reached: {}", limit_in_words(client)));
 }
 
 // Looks at all locks of the lockspace, for `then`; a backend that does not answer is the answer.
@@ -152,7 +154,8 @@ void LockFs::control_allocate(Lockspace& space, const Client& client, const Argu
   if (!number) return reply(refuse(LockErrc::kInvalid, number.error()));
   const std::string name = std::to_string(*number);
   table_.pin(space, name, {client.uid, 0666, true}, true, [=, this](LockErrc result) {
-    if (result == LockErrc::kExists) return reply(refuse(result, name + " is taken"));
+    if (result == LockErrc::kExists)
+      return reply(refuse(result, name + " is taken; allocate without a number finds a free one"));
     reply(pinned(result, client, said(name)));
   });
 }
@@ -173,7 +176,9 @@ void LockFs::allocate(uint32_t space_id, const std::unordered_set<std::string>& 
   if (number >= space->capacity) {
     return reply(
         refuse(LockErrc::kExhausted,
-               fmt::format("all {} numbers of this lockspace are taken", space->capacity)));
+               fmt::format("all {} numbers of this lockspace are taken: free ID, or capacity N for "
+                           "more",
+                           space->capacity)));
   }
   const std::string name = std::to_string(number);
   table_.pin(*space, name, {client.uid, 0666, true}, true,
@@ -189,9 +194,11 @@ void LockFs::unpin_own(Lockspace& space, const std::string& name, const Client& 
                        const Reply& reply) {
   const Lock& lock = *table_.find(space, name);
   if (client.uid != lock.pin->uid && !owns(client, space)) {
-    return reply(refuse(LockErrc::kNotYours,
-                        fmt::format("'{}' was {} by uid {}", name,
-                                    lock.pin->allocated ? "allocated" : "pinned", lock.pin->uid)));
+    return reply(
+        refuse(LockErrc::kNotYours,
+               fmt::format("'{}' was {} by uid {}: that user, the lockspace's owner or "
+                           "root may do it",
+                           name, lock.pin->allocated ? "allocated" : "pinned", lock.pin->uid)));
   }
   table_.unpin(space, name, [=, this](LockErrc result) { reply(pinned(result, client, "")); });
 }
@@ -199,7 +206,10 @@ void LockFs::unpin_own(Lockspace& space, const std::string& name, const Client& 
 void LockFs::control_free(Lockspace& space, const Client& client, const Arguments& arguments,
                           const Reply& reply) {
   const auto number = parse_number(arguments[0], 0, UINT64_MAX);
-  if (!number) return reply(refuse(LockErrc::kInvalid, number.error()));
+  if (!number) {
+    return reply(
+        refuse(LockErrc::kInvalid, lockfs::quoted(arguments[0]) + " is not a whole number"));
+  }
   const std::string name = std::to_string(*number);
   table_.look(space, name, [=, this, id = space.id](LockErrc result, const RemoteLock&) {
     Lockspace* seen = table_.find_lockspace(id);
@@ -243,7 +253,11 @@ void LockFs::control_pin(Lockspace& space, const Client& client, const Arguments
   const bool taken = file == ".ctl" || file == "." || file == "..";
   if (name.empty() || name.size() > space.backend->traits().max_name_bytes || taken ||
       file.find('/') != std::string::npos) {
-    return reply(refuse(LockErrc::kInvalid, "'" + file + "' cannot be the name of a lock here"));
+    return reply(
+        refuse(LockErrc::kInvalid,
+               fmt::format("'{}' cannot be the name of a lock here: it has 1 to {} bytes, no "
+                           "'/', and is none of . .. .ctl",
+                           file, space.backend->traits().max_name_bytes)));
   }
   table_.pin(space, name, {client.uid, 0666, false}, true, [=, this](LockErrc result) {
     reply(pinned(result == LockErrc::kExists ? LockErrc::kOk : result, client, ""));
@@ -312,7 +326,7 @@ void LockFs::control_leave(Lockspace& space, const Client& client, const Argumen
     if (result == LockErrc::kOk) return reply(said(""));
     reply(refuse(result, result == LockErrc::kBusy
                              ? "locks are open or pinned in it, here or by other programs of this "
-                               "host; 'leave force' breaks them, then close them"
+                               "host: close and unpin them; 'leave force' breaks what is held"
                              : make_error_code(result).message()));
   });
 }

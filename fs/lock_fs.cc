@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <csignal>
 
 namespace lockfs {
 namespace {
@@ -210,41 +212,72 @@ bool LockFs::owns(const Client& client, const Lockspace& space) const {
   return client.uid == 0 || client.uid == space.uid;
 }
 
-std::string LockFs::holders_in_words(const Lock& lock) {
+std::string LockFs::holders_in_words(const Lock& lock, const Owner* self) {
   std::string out;
   size_t count = 0;
   for (const Owner* o = lock.first; o != nullptr; o = o->next) {
-    if (!o->held.above_null() || ++count > 3) continue;
+    if (o == self || !o->held.above_null() || ++count > 3) continue;
     const ProcessInfo& info = painter_.process(*o, o->client);
-    out += fmt::format("{}{} by pid {}{}", out.empty() ? "held in " : ", ", share_name(o->held),
-                       info.process != 0 ? info.process : o->client.pid,
-                       info.comm.empty() ? "" : " (" + info.comm + ")");
+    const pid_t pid = info.process != 0 ? info.process : o->client.pid;
+    const bool exited = pid > 0 && kill(pid, 0) != 0 && errno == ESRCH;
+    const std::string_view state = o->closed ? "lingering"
+                                   : exited  ? "exited, another process has its descriptor"
+                                             : "";
+    const std::string comm = info.comm + (info.comm.empty() || state.empty() ? "" : "; ");
+    out += fmt::format("{}{} by pid {}", out.empty() ? "held in " : ", ", share_name(o->held), pid);
+    if (!comm.empty() || !state.empty()) out += fmt::format(" ({}{})", comm, state);
   }
   if (count > 3) out += fmt::format(" and {} more", count - 3);
-  return out.empty() ? "not held now" : out;
+  if (!out.empty()) return out;
+  return lock.space->backend->traits().other_nodes ? "held through another mount" : "not held now";
 }
 
-std::string LockFs::explain(LockErrc result, const Lock& lock, Share want) {
-  const std::string name = lock.space->name + "/" + std::string(lock.name());
+std::string LockFs::limit_in_words(const Client& client) const {
+  const UserQuota& quota = table_.quota;
+  std::string out;
+  for (const auto& [what, name] : {std::pair{Quota::kWaiters, "max_waiters_per_user"},
+                                   std::pair{Quota::kNames, "max_names_per_user"}}) {
+    if (quota.may_take(client.uid, what)) continue;
+    out += fmt::format("{}{}={}", out.empty() ? "" : ", ", name,
+                       quota.limits.at(static_cast<size_t>(what)));
+  }
+  if (out.empty()) return "the backend has no room for one more lock; the log says more";
+  return fmt::format("{} of this mount, for uid {}", out, client.uid);
+}
+
+std::string LockFs::explain(LockErrc result, const Owner& self, Share want, const Client& client) {
+  const Lock& lock = *self.lock;
+  const std::string holders = holders_in_words(lock, &self);
+  const auto said = [&, name = lock.space->name + "/" +
+                               std::string(lock.name())](const std::string& words) {
+    return fmt::format("{} on {}: {}", share_name(want), name, words);
+  };
   switch (result) {
     case LockErrc::kWouldBlock:
+      return said(holders +
+                  (lock.waiters() == 0 ? "" : fmt::format("; waiting: {}", lock.waiters())) +
+                  ", and this request does not wait: leave out try, LOCK_NB or "
+                  "O_NONBLOCK, or give it a timeout=");
     case LockErrc::kTimedOut:
-    case LockErrc::kInterrupted:
-      return fmt::format("{} on {}: {}; {}", share_name(want), name,
-                         make_error_code(result).message(), holders_in_words(lock));
+      return said(holders +
+                  " when the timeout passed: it may need a longer one; .lockfs/waits "
+                  "shows what the holder itself waits for");
+    case LockErrc::kInterrupted: return said("a signal ended the wait: ask again; " + holders);
     case LockErrc::kDeadlock:
-      return fmt::format(
-          "{} on {}: waiting would be a deadlock, for its holder waits for what you hold; {}; "
-          "release yours first, and take locks in one order everywhere",
-          share_name(want), name, holders_in_words(lock));
+      return said("waiting would be a deadlock, for its holder waits for what you hold; " +
+                  holders +
+                  "; release yours first (UN), ask again, and take locks in one order everywhere");
     case LockErrc::kInvalid:
-      return fmt::format("{} on {}: the semaphore has size {} while it is in use", share_name(want),
-                         name, lock.slot_size);
-    case LockErrc::kLimit:
-      return fmt::format("{} on {}: your limit of waiters or names on this mount is reached",
-                         share_name(want), name);
-    default:
-      return fmt::format("{} on {}: {}", share_name(want), name, make_error_code(result).message());
+      return said(fmt::format("the semaphore has size {} while it is in use; {}; ask for that size",
+                              lock.slot_size, holders));
+    case LockErrc::kLimit: return said("a limit is reached: " + limit_in_words(client));
+    case LockErrc::kNotSupported:
+      return said("the backend " + lock.space->backend->traits().name +
+                  ": cannot do that between mounts; .lockfs/traits says what it can");
+    case LockErrc::kUnreachable:
+      return said("the backend " + lock.space->backend->traits().name +
+                  ": is out of reach; .lockfs/traits and the log say why");
+    default: return said(make_error_code(result).message());
   }
 }
 

@@ -145,8 +145,12 @@ class LockFs final : public LockObserver {
   Handle* handle(const fuse_file_info* fi) { return handles_.find(HandleId{fi->fh}); }
   Lockspace* space_of(const Handle& handle);
   const Owner* own_of(const Handle& handle) const;
-  std::string holders_in_words(const Lock& lock);
-  std::string explain(LockErrc result, const Lock& lock, Share want);
+  /// Who holds it, but for `self`.
+  std::string holders_in_words(const Lock& lock, const Owner* self = nullptr);
+  /// Which of its limits keeps a client from more.
+  std::string limit_in_words(const Client& client) const;
+  /// For whoever was refused: the lock, its holder and what to try next.
+  std::string explain(LockErrc result, const Owner& self, Share want, const Client& client);
 
   // lock_fs_names.cc
   void drop_directory(uint64_t id);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The path of a lock through the filesystem: a request of the kernel becomes a request to the
 // table (ask), is answered at once or parked, and its answer becomes a reply (finish).
+#include <fmt/format.h>
 #include <spdlog/spdlog.h>
 #include <sys/file.h>
 #include <sys/syscall.h>
@@ -111,7 +112,7 @@ void LockFs::finish(OwnerId owner, Parked parked, LockErrc result) {
     if (own->held.above_null()) note_holder(owner);
   } else if (handle != nullptr &&
              (parked.kind != Parked::Kind::kCreate || result == LockErrc::kLimit)) {
-    handle->error = explain(result, *own->lock, parked.request.want);
+    handle->error = explain(result, *own, parked.request.want, parked.client);
     if (result == LockErrc::kLimit) {
       spdlog::warn("{}; uid {} pid {}", handle->error, parked.client.uid, parked.client.pid);
     }
@@ -211,9 +212,12 @@ void LockFs::run(fuse_req_t req, Handle& handle, HandleId id, Command command, s
     case Command::Verb::kResume: {
       const LockErrc result = table_.resume(owner, command.key, parked.client);
       if (result == LockErrc::kOk) return finish(owner, std::move(parked), result);
-      handle.error = result == LockErrc::kNotFound
-                         ? "resume: no lock of this name lingers under that key"
-                         : "resume: " + make_error_code(result).message();
+      handle.error =
+          result == LockErrc::kNotFound
+              ? "resume: no lock of this name lingers under that key (any more): take it anew"
+          : result == LockErrc::kNotYours
+              ? "resume: another user left it lingering: only that user may resume it"
+              : "resume: " + make_error_code(result).message();
       if (result == LockErrc::kNotYours) {
         const Lock& lock = *table_.find(owner)->lock;
         spdlog::warn("resume of {}/{} refused to uid {} pid {}: another user's", lock.space->name,
@@ -279,8 +283,11 @@ OwnerId LockFs::posix_owner(Handle& handle, HandleId id, uint64_t lock_owner, co
 }
 
 void LockFs::refuse_lock(fuse_req_t req, Handle& handle) {
-  handle.error = "you may not write this lock or its lockspace, so you may not take it";
   const Lock& lock = *table_.find(handle.owner)->lock;
+  handle.error = fmt::format(
+      "{}/{}: you may not write this lock or its lockspace, so you may not take it; they are uid "
+      "{}'s",
+      lock.space->name, lock.name(), lock.space->uid);
   const Client client = client_of(req);
   spdlog::warn("lock {}/{} refused to uid {} pid {}: it may not write the lockspace",
                lock.space->name, lock.name(), client.uid, client.pid);
@@ -315,7 +322,9 @@ void LockFs::setlk(fuse_req_t req, const fuse_file_info* fi, const struct flock&
   if (handle == nullptr) return void(fuse_reply_err(req, EBADF));
   if (handle->owner == OwnerId::kNone) return void(fuse_reply_err(req, EOPNOTSUPP));  // No lock.
   if (!whole_file(lock)) {
-    handle->error = "lockfs locks whole files only: start 0, length 0; this is a byte range";
+    handle->error =
+        "lockfs locks whole files only: start 0, length 0; this is a byte range: take a lock "
+        "of its own for it";
     return void(fuse_reply_err(req, EOPNOTSUPP));
   }
   const Client client = client_of(req);

@@ -179,6 +179,13 @@ int run(int argc, char** argv) {
     return kFailed;
   }
   if (!options->mountpoint.starts_with("/dev/fd/")) options->mountpoint = absolute.data();
+  struct stat place {};
+  if (stat(absolute.data(), &place) == 0 && !S_ISDIR(place.st_mode)) {
+    // The kernel would mount it, as a file.
+    std::cerr << "lockfs: " << options->mountpoint
+              << ": a mountpoint is a directory, this is none\n";
+    return kFailed;
+  }
   Parent parent(*options);
   return serve(*options, parent);
 }

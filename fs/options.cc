@@ -52,7 +52,7 @@ std::string set_poll(Options& options, std::string_view value) {
   std::string_view digits = value;
   if (digits.ends_with("us")) digits.remove_suffix(2);
   const auto number = parse_number(digits, 0, 10000);
-  if (!number) return "'" + std::string(value) + "' is not 0us to 10000us";
+  if (!number) return "'" + std::string(value) + "' is not a time from 0us to 10000us";
   options.poll = std::chrono::microseconds(*number);
   return {};
 }
@@ -125,7 +125,7 @@ std::string at(const std::string& where, const toml::node& node) {
 
 Wrong read_lockspace_key(LockspaceOptions& space, std::string_view key, const toml::node& value) {
   if (key == "backend") {
-    if (!value.is_string()) return "backend is a string, the backend's URL";
+    if (!value.is_string()) return "backend is a string, a URL such as \"memory:\"";
     space.backend = value.as_string()->get();
     if (auto wrong = check_backend_url(space.backend)) return *wrong;
   } else if (key == "mode") {
@@ -146,10 +146,12 @@ Wrong read_lockspace_key(LockspaceOptions& space, std::string_view key, const to
 
 Wrong read_lockspace(Options& options, const std::string& name, const toml::node& node,
                      const std::string& where) {
-  if (!node.is_table()) return at(where, node) + "lockspace." + name + " is not a table";
+  if (!node.is_table())
+    return at(where, node) + "lockspace." + name + " is not a table: [lockspace." + name + "]";
   if (name.empty() || name.size() > 255 || name.front() == '.' ||
       name.find_first_of(std::string_view("/\0", 2)) != std::string::npos) {
-    return at(where, node) + "'" + name + "' cannot be a lockspace's name";
+    return at(where, node) + "'" + name +
+           "' cannot be a lockspace's name: 1 to 255 bytes, no '/', no leading '.'";
   }
   LockspaceOptions space;
   for (const auto& [key, value] : *node.as_table()) {
@@ -172,7 +174,7 @@ Wrong read_config_table(Options& options, const toml::table& table, const std::s
   for (const auto& [key, value] : table) {
     Wrong wrong;
     if (key == "lockspace") {
-      if (!value.is_table()) return at(where, value) + "lockspace is not a table";
+      if (!value.is_table()) return at(where, value) + "lockspace is not a table: [lockspace.NAME]";
       for (const auto& [name, space] : *value.as_table()) {
         wrong = read_lockspace(options, std::string(name.str()), space, where);
         if (wrong) return wrong;
@@ -293,7 +295,7 @@ tl::expected<Options, OptionsError> parse_options(int argc, const char* const* a
   } catch (const CLI::CallForHelp&) {
     return fail(app.help(), true);
   } catch (const CLI::ParseError& error) {
-    return fail(error.what());
+    return fail(std::string(error.what()) + "; lockfs --help lists all");
   }
   if (options.version) return options;
   if (const std::string file = config_of(lists); !file.empty()) options.config = file;
@@ -305,7 +307,8 @@ tl::expected<Options, OptionsError> parse_options(int argc, const char* const* a
   }
   if (places.size() > 2)
     return fail("too many words: [SOURCE] MOUNTPOINT, got '" + places[2] + "'");
-  if (places.empty() && !options.check_config) return fail("where to? lockfs [SOURCE] MOUNTPOINT");
+  if (places.empty() && !options.check_config)
+    return fail("where to? lockfs [SOURCE] MOUNTPOINT; more by lockfs --help");
   if (!places.empty()) options.mountpoint = places.back();
   if (places.size() == 2) options.source = places.front();
   if (const auto wrong = check_backend_url(options.source)) return fail(*wrong);

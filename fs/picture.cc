@@ -279,7 +279,10 @@ std::string Painter::lock(const Lock& lock, const Owner* self, const Elsewhere& 
     mine["token"] = self != nullptr ? self->token : 0;
     const OwnerExtras* extras = self != nullptr ? self->extras.get() : nullptr;
     mine["key"] = extras != nullptr ? extras->key : "";
-    mine["error"] = self != nullptr && self->lost ? "the lock was lost: " + lost : error;
+    mine["error"] = self != nullptr && self->lost
+                        ? "the lock was lost: " + lost +
+                              "; let go of it (UN, unlock, close) before you ask again"
+                        : error;
     out["this"] = mine;
   }
   return to_yaml(out);

@@ -91,7 +91,9 @@ std::optional<std::string> Session::read_options() {
   fuse_args args = FUSE_ARGS_INIT(3, argv.data());
   session_ = fuse_session_new(&args, &operations(), sizeof(fuse_lowlevel_ops), this);
   fuse_opt_free_args(&args);
-  if (session_ == nullptr) return "an option was refused: -o " + list;
+  if (session_ == nullptr)
+    return "an option was refused, of -o " + list.substr(list.find("default_permissions")) +
+           ": lockfs --help lists ours, mount.fuse(8) the others";
   return std::nullopt;
 }
 

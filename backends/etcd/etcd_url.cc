@@ -63,7 +63,7 @@ tl::expected<Url, std::string> parse_url(std::string_view scheme, std::string_vi
   };
   Url url;
   if (!rest.starts_with("//")) {
-    return fail("takes //HOST:PORT,HOST:PORT as etcd://10.0.0.1:2379,10.0.0.2:2379");
+    return fail("takes //HOST:PORT,HOST:PORT, as etcd://10.0.0.1:2379,10.0.0.2:2379");
   }
   const UrlQuery query = split_query(rest.substr(2));
   const std::string wrong = set_members(url, query.name, scheme == "etcds");
@@ -72,7 +72,8 @@ tl::expected<Url, std::string> parse_url(std::string_view scheme, std::string_vi
     const std::string no = set_option(url, key, value);
     if (!no.empty()) return fail(fmt::format("{}={}: {}", key, value, no));
   }
-  if (url.user.empty() != url.password.empty()) return fail("a user goes with a password");
+  if (url.user.empty() != url.password.empty())
+    return fail("a user goes with a password: USER:PASSWORD@, or password-file=PATH");
   return url;
 }
 

@@ -60,7 +60,7 @@ tl::expected<Url, std::string> parse_url(std::string_view scheme, std::string_vi
   };
   Url url;
   if (scheme == "ldlms") url.server.tls.emplace();
-  if (!rest.starts_with("//")) return fail("takes //HOST:PORT, as //locks.example:3144");
+  if (!rest.starts_with("//")) return fail("takes //HOST:PORT, as ldlm://locks.example:3144");
   const UrlQuery query = split_query(rest.substr(2));
   const std::string wrong = set_server(url, query.name);
   if (!wrong.empty()) return fail("//HOST:PORT: " + wrong);

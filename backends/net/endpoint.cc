@@ -15,10 +15,11 @@ std::string parse_host(Endpoint& endpoint, std::string_view text, uint16_t defau
   size_t colon = text.rfind(':');
   if (text.starts_with('[')) {  // An IPv6 address.
     const size_t end = text.find(']');
-    if (end == std::string_view::npos) return "']' is missing";
+    if (end == std::string_view::npos) return "']' is missing, as in [::1]:6379";
     endpoint.host = text.substr(1, end - 1);
     colon = end + 1 < text.size() ? end + 1 : std::string_view::npos;
-    if (colon != std::string_view::npos && text[colon] != ':') return "':PORT' behind ']'";
+    if (colon != std::string_view::npos && text[colon] != ':')
+      return "behind ']' goes ':PORT', or nothing";
   } else {
     endpoint.host = text.substr(0, colon);
   }

@@ -100,7 +100,8 @@ tl::expected<Url, std::string> parse_url(std::string_view scheme, std::string_vi
     const std::string wrong = set_option(url, key, value);
     if (!wrong.empty()) return fail(fmt::format("{}={}: {}", key, value, wrong));
   }
-  if (!url.user.empty() && url.password.empty()) return fail("a user, but no password");
+  if (!url.user.empty() && url.password.empty())
+    return fail("a user, but no password: USER:PASSWORD@, or password-file=PATH");
   return url;
 }
 

@@ -28,7 +28,7 @@ const std::vector<Bad>& bad_mode_strings() {
       {"\n", "an empty command"},
       {"  \t ", "an empty command"},
       {"\"\"", "unknown mode ''"},
-      {"EXX", "unknown mode 'EXX'; modes: NL CR CW PR PW EX"},
+      {"EXX", "unknown mode 'EXX'; the first word is NL CR CW PR PW EX"},
       {"E X", "unknown mode 'E'"},
       {"5s", "unknown mode '5s'"},
       {"try EX", "unknown mode 'try'"},

@@ -45,3 +45,18 @@ else
 fi
 check "podman stop" podman stop -t 0 paused
 await "frees it" is_free v
+
+echo "# the parent of a mountpoint, rslave"
+mkdir -p "$T/parent/locks" && mount --bind "$T/parent" "$T/parent" && mount --make-shared "$T/parent"
+at_exit+=('umount -l "$T/parent/locks" "$T/parent" 2>/dev/null')
+podman run --rm --network=none --ulimit nofile=1024:1024 --ulimit nproc=1000:1000 -d --name parent \
+  -v "$T/parent:/locks:rslave" --rootfs "$T/rootfs" sleep 1000 >"$T/id"
+for turn in "made later" "made anew"; do
+  "$LOCKFS_BINARY" -f memory: "$T/parent/locks" 2>"$T/log" &
+  await "a mount is $turn" test -e "$T/parent/locks/.lockfs/version"
+  exec 9<>"$T/parent/locks/default/p" && flock 9
+  check_status 1 "the container sees its lock" podman exec parent flock -n /locks/locks/default/p true
+  exec 9>&-
+  check "umount" umount "$T/parent/locks"
+done
+check "podman stop" podman stop -t 0 parent
