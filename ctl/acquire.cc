@@ -181,7 +181,9 @@ std::string token_of(const OpenFile& held) {
 }
 
 std::string why_lost(const OpenFile& held) {
-  const std::string why = this_error(held.get());
+  constexpr std::string_view kLead = "the lock was lost: ";
+  std::string why = this_error(held.get());
+  if (why.starts_with(kLead)) why.erase(0, kLead.size());
   return why.empty() ? "the mount does not answer any more" : printable(why);
 }
 

@@ -129,6 +129,7 @@ void name_origins(const Group& group, const Holder* holder) {
   if (taker == nullptr && holder != nullptr) taker = taker_by_name(group, *holder);
   for (Descriptor* descriptor : group) {
     if (taker != nullptr && descriptor->pid == taker->pid) continue;
+    descriptor->opened = holder != nullptr && holder->exited && holder->opener == descriptor->pid;
     const Descriptor* ancestor = nearest_ancestor(group, descriptor->pid);
     if (ancestor == nullptr) ancestor = taker;
     Descriptor::Origin origin;
@@ -162,6 +163,10 @@ std::string in_words(const Descriptor& descriptor) {
   const std::string who = process_in_words(descriptor.pid, descriptor.comm);
   if (!descriptor.inherited) return who + " took it";
   const Descriptor::Origin& from = *descriptor.inherited;
+  if (descriptor.opened) {
+    return fmt::format("{} opened it, and {}, which has exited, took the lock", who,
+                       process_in_words(from.pid, from.comm));
+  }
   if (from.pid == 0) return who + " has it from a process that is not to be seen";
   return fmt::format("{} inherited it from {}{}", who, process_in_words(from.pid, from.comm),
                      from.exited ? ", which has exited" : "");

@@ -28,6 +28,8 @@ struct Descriptor {
     bool exited = false;
   };
   std::optional<Origin> inherited;
+  /// It has opened the file, and a process that has exited took the lock for it: `flock 9`.
+  bool opened = false;
 };
 
 /// What a look at all processes has shown.
@@ -40,7 +42,7 @@ struct Descriptors {
 /// bind mounts and containers included. Asks the mount, so never call it from its daemon.
 Descriptors descriptors_of(const MountPoint& mount, const Picture& picture);
 
-/// "pid 4711 (sleep) inherited it from pid 4700 (bash), which has exited"
+/// "pid 4711 (sleep) inherited it from pid 4700 (bash), which has exited".
 std::string in_words(const Descriptor& descriptor);
 
 }  // namespace lockfs::ctl

@@ -89,10 +89,17 @@ std::vector<std::string> row_of(const Picture& lock, const Holder* holder) {
   const std::string container = printable(holder->container);
   std::string place = container;
   if (elsewhere) place = printable(holder->host) + (container.empty() ? "" : " " + container);
-  std::string command = printable(holder->comm);
-  if (holder->exited) command += " (exited)";
-  return {lock.lock.shown(), holder->mode, std::to_string(holder->pid),  user_name(holder->uid),
-          command,           place,        time_in_words(holder->since), waiters};
+  const bool opener = holder->exited && holder->opener != 0;
+  std::string command = printable(opener ? holder->opener_comm : holder->comm);
+  if (holder->exited && !opener) command += command.empty() ? "(exited)" : " (exited)";
+  return {lock.lock.shown(),
+          holder->mode,
+          std::to_string(pid_to_look_at(*holder)),
+          user_name(holder->uid),
+          command,
+          place,
+          time_in_words(holder->since),
+          waiters};
 }
 
 void print_table(const std::vector<Picture>& locks, bool headings) {

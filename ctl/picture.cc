@@ -170,10 +170,20 @@ Picture read_lock(const MountPoint& mount, const LockPath& lock) {
   return picture;
 }
 
+pid_t pid_to_look_at(const Holder& holder) {
+  return holder.exited && holder.opener != 0 ? holder.opener : holder.pid;
+}
+
+std::string holder_to_look_at(const Holder& holder) {
+  if (!holder.exited) return process_in_words(holder.pid, holder.comm);
+  if (holder.opener != 0) return process_in_words(holder.opener, holder.opener_comm);
+  return process_in_words(holder.pid, holder.comm) + ", which has exited";
+}
+
 std::string holders_in_words(const Picture& picture) {
   if (picture.holders.empty()) return "nobody";
   const Holder& first = picture.holders.front();
-  std::string out = fmt::format("{} by {}", first.mode, process_in_words(first.pid, first.comm));
+  std::string out = fmt::format("{} by {}", first.mode, holder_to_look_at(first));
   if (picture.holders_total > 1) out += fmt::format(", and {} more", picture.holders_total - 1);
   return out;
 }

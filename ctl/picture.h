@@ -84,6 +84,12 @@ std::vector<Picture> read_locks(const MountPoint& mount);
 /// lockspace.
 Picture read_lock(const MountPoint& mount, const LockPath& lock);
 
+/// Whom to look at: the holder; of one that has exited, who opened the file, if that one lives. A
+/// shell that says `exec 9<>FILE; flock 9` is such an opener.
+pid_t pid_to_look_at(const Holder& holder);
+/// "pid 4711 (backup.sh)" of that one, or "pid 4700 (flock), which has exited".
+std::string holder_to_look_at(const Holder& holder);
+
 /// "EX by pid 4711 (backup.sh), and 2 more"; "nobody" when it is free.
 std::string holders_in_words(const Picture& picture);
 

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <iostream>
 
 #include "ctl/process.h"
@@ -48,13 +49,22 @@ std::string waiter_in_words(const Waiter& waiter) {
 }
 
 std::string stats_in_words(const Stats& stats) {
-  return fmt::format(
-      "{} grant{}, {} after a wait (mean {}, longest {}); held {} in the mean, {} at most; {} "
-      "timeout{}, {} deadlock{}, {} lost",
-      stats.grants, plural(stats.grants), stats.contended, duration_in_words(stats.wait_mean),
-      duration_in_words(stats.wait_max), duration_in_words(stats.hold_mean),
-      duration_in_words(stats.hold_max), stats.timeouts, plural(stats.timeouts), stats.deadlocks,
-      plural(stats.deadlocks), stats.lost);
+  std::string out = fmt::format("{} grant{}", stats.grants, plural(stats.grants));
+  if (stats.contended != 0) {
+    out += fmt::format(", {} after a wait (mean {}, longest {})", stats.contended,
+                       duration_in_words(stats.wait_mean), duration_in_words(stats.wait_max));
+  }
+  if (stats.hold_max > 0) {
+    out += fmt::format("; held {} in the mean, {} at most", duration_in_words(stats.hold_mean),
+                       duration_in_words(stats.hold_max));
+  }
+  const auto add = [&](uint64_t count, const char* what) {
+    if (count != 0) out += fmt::format("; {} {}", count, what);
+  };
+  add(stats.timeouts, "gave up in time");
+  add(stats.deadlocks, "refused as deadlocks");
+  add(stats.lost, "lost");
+  return out;
 }
 
 // Whose processes could not be looked at, if it matters.
@@ -80,7 +90,7 @@ std::vector<std::string> descriptor_lines(const Descriptors& descriptors, const 
     const std::string line =
         fmt::format("fd {}, {}: {}; {}", descriptor.fd, descriptor.mode, in_words(descriptor),
                     cut(printable(descriptor.command), 200));
-    lines.push_back(descriptor.inherited ? style.bad(line) : line);
+    lines.push_back(descriptor.inherited && !descriptor.opened ? style.bad(line) : line);
   }
   return lines;
 }
@@ -124,6 +134,7 @@ json as_json(const Picture& picture, const Descriptors& descriptors) {
                                   {"comm", descriptor.comm},
                                   {"command", descriptor.command},
                                   {"uid", descriptor.uid},
+                                  {"opened", descriptor.opened},
                                   {"inherited_from", origin}});
   }
   out["unseen_processes"] = descriptors.unseen;
@@ -165,8 +176,11 @@ std::string advice(const Picture& picture, const Descriptors& descriptors) {
         "{} --why TEXT`.",
         name);
   }
-  if (holder.exited) return advice_on_leak(descriptors);
-  std::string out = fmt::format("Wait for {}", process_in_words(holder.pid, holder.comm));
+  const bool opener_lives =
+      std::any_of(descriptors.all.begin(), descriptors.all.end(),
+                  [](const Descriptor& descriptor) { return descriptor.opened; });
+  if (holder.exited && !opener_lives) return advice_on_leak(descriptors);
+  std::string out = "Wait for " + holder_to_look_at(holder);
   if (picture.holders_total > 1) out += fmt::format(" and {} more", picture.holders_total - 1);
   out += fmt::format(
       ", end {}, or take it away: `lockctl break {} --why TEXT` (root or the owner of the "

@@ -76,9 +76,10 @@ std::vector<TopRow> TopRows::look(const std::vector<Picture>& locks, double seco
                lock.stats.hold_mean};
     if (!lock.holders.empty()) {
       const Holder& holder = lock.holders.front();
-      row.pid = std::to_string(holder.pid);
+      row.pid = std::to_string(pid_to_look_at(holder));
       row.user = printable(user_name(holder.uid));
-      row.command = printable(holder.comm) + (holder.exited ? " (exited)" : "");
+      row.command = printable(holder.exited ? holder.opener_comm : holder.comm);
+      if (row.command.empty()) row.command = holder.exited ? "(exited)" : "-";
     }
     for (const Holder& holder : lock.holders) row.held = std::max(row.held, holder.held);
     for (const Waiter& waiter : lock.waiters) row.waiting = std::max(row.waiting, waiter.waiting);

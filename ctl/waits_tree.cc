@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <iostream>
 #include <map>
+#include <optional>
 #include <set>
 
 namespace lockfs::ctl {
@@ -113,6 +114,32 @@ std::string dot_string(const std::string& text) {
   return out + "\"";
 }
 
+std::map<pid_t, Holder> exited_holders(const MountPoint& mount) {
+  std::map<pid_t, Holder> exited;
+  for (const Picture& lock : read_locks(mount)) {
+    for (const Holder& holder : lock.holders) {
+      if (holder.exited) exited[holder.pid] = holder;
+    }
+  }
+  return exited;
+}
+
+// A holder that has exited has no name any more: whoever opened the file stands for it.
+void name_the_exited(const MountPoint& mount, std::vector<Wait>& waits) {
+  std::optional<std::map<pid_t, Holder>> exited;
+  for (Wait& wait : waits) {
+    for (Blocker& blocker : wait.blockers) {
+      if (!blocker.comm.empty()) continue;
+      if (!exited) exited = exited_holders(mount);
+      const auto found = exited->find(blocker.pid);
+      if (found == exited->end()) continue;
+      const Holder& holder = found->second;
+      blocker.pid = pid_to_look_at(holder);
+      blocker.comm = holder.opener != 0 ? holder.opener_comm : "exited";
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<Wait> to_waits(const json& raw) {
@@ -170,6 +197,7 @@ std::string waits_as_dot(const std::vector<Wait>& waits) {
 
 ExitCode show_waits(const MountPoint& mount, const WaitsOptions& options) {
   std::vector<Wait> waits = to_waits(yaml_to_json(read_info(mount, "waits")));
+  name_the_exited(mount, waits);
   if (!options.name.empty()) waits = about(waits, parse_lock_path(mount, options.name));
   if (options.json) {
     json out = {{"waits", json::array()}};
