@@ -94,7 +94,16 @@ std::string in_the_way(const MountPoint& mount, const LockPath& lock) {
   }
 }
 
+bool has_ended(int error) { return error == ENOTCONN || error == ECONNABORTED; }
+
+[[noreturn]] void fail_as_ended(const MountPoint& mount, const LockPath& lock) {
+  throw Failure(ExitCode::kUnavailable,
+                fmt::format("{0}: the lockfs of {1} has ended; umount -l {1}, and mount it again",
+                            lock.shown(), printable(mount.path)));
+}
+
 [[noreturn]] void fail(const MountPoint& mount, const LockPath& lock, int fd, int error) {
+  if (has_ended(error)) fail_as_ended(mount, lock);
   const std::string name = lock.shown();
   switch (error) {
     case EAGAIN:
@@ -107,12 +116,6 @@ std::string in_the_way(const MountPoint& mount, const LockPath& lock) {
       throw Failure(ExitCode::kTryAgain,
                     fmt::format("{}: a deadlock, who holds it waits for what you hold; {}", name,
                                 in_the_way(mount, lock)));
-    case ENOTCONN:
-    case ECONNABORTED:
-      throw Failure(ExitCode::kUnavailable,
-                    fmt::format("{0}: the lockfs of {1} has ended; umount -l {1}, and mount it "
-                                "again",
-                                name, printable(mount.path)));
     default: break;
   }
   const std::string why = this_error(fd);
@@ -121,6 +124,7 @@ std::string in_the_way(const MountPoint& mount, const LockPath& lock) {
 }
 
 [[noreturn]] void fail_to_open(const MountPoint& mount, const LockPath& lock, int error) {
+  if (has_ended(error)) fail_as_ended(mount, lock);
   std::string next;
   if (error == ENOENT || error == ENOTDIR) {
     next = fmt::format("; there is no lockspace {}: mkdir {} makes it", printable(lock.lockspace),
@@ -129,9 +133,17 @@ std::string in_the_way(const MountPoint& mount, const LockPath& lock) {
     next = "; the lockspace's mode says who may lock in it: ls -ld " +
            printable(mount.path + "/" + lock.lockspace);
   }
-  throw Failure(error == EACCES ? ExitCode::kNotAllowed
-                                : (error == ENOENT ? ExitCode::kNoLock : exit_code_of(error)),
+  throw Failure(exit_code_of(error),
                 fmt::format("{}: {}{}", lock.shown(), std::strerror(error), next));
+}
+
+OpenFile open_lock(const MountPoint& mount, const LockPath& lock) {
+  int fd = -1;
+  do {
+    fd = open(lock.path(mount).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  } while (fd < 0 && errno == EINTR);
+  if (fd < 0) fail_to_open(mount, lock, errno);
+  return OpenFile(fd);
 }
 
 }  // namespace
@@ -155,8 +167,7 @@ OpenFile acquire(const MountPoint& mount, const LockPath& lock, const AcquireOpt
   const bool waits = !options.nonblock && options.wait.value_or(1) > 0;
   std::optional<WaitNotice> notice;
   if (waits) notice.emplace(mount, lock);  // Before the file is open: it must not have it.
-  OpenFile file(open(lock.path(mount).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
-  if (file.get() < 0) fail_to_open(mount, lock, errno);
+  OpenFile file = open_lock(mount, lock);
   for (;;) {
     std::optional<milliseconds> left;
     if (options.wait) {

@@ -21,7 +21,8 @@ namespace {
 
 // Of a command that .ctl has understood and refused.
 ExitCode refused(int error) {
-  if (error == ENOENT || error == EEXIST) return ExitCode::kNo;
+  // EOPNOTSUPP: another host's mount holds it, and it is broken there.
+  if (error == ENOENT || error == EEXIST || error == EOPNOTSUPP) return ExitCode::kNo;
   return exit_code_of(error);
 }
 

@@ -188,6 +188,7 @@ void add_control(CLI::App& app, PinOptions& pin, NumberOptions& number) {
 std::unique_ptr<CLI::App> make_app(Arguments& arguments) {
   auto app = std::make_unique<CLI::App>(
       "lockctl: who holds which lock of a lockfs, who waits, and what to do about it.", "lockctl");
+  app->fallthrough();  // --mount may stand behind the command as well.
   app->add_option("--mount", arguments.mount, "the directory where lockfs is mounted")
       ->type_name("DIR");
   app->add_flag("-V,--version", arguments.version, "print the version");

@@ -136,8 +136,9 @@ class Supervisor {
     if (read(signals.get(), &info, sizeof info) != sizeof info) return std::nullopt;
     const auto number = static_cast<int>(info.ssi_signo);
     if (number != SIGCHLD) {
-      // The terminal has sent it to the command as well: it is in our process group.
-      if (info.ssi_code != SI_KERNEL) kill(child_, number);
+      // A key of the terminal has sent it to the command as well: it is in our process group.
+      const bool by_key = info.ssi_code == SI_KERNEL && (number == SIGINT || number == SIGQUIT);
+      if (!by_key) kill(child_, number);
       return std::nullopt;
     }
     int status = 0;

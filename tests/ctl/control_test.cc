@@ -150,6 +150,14 @@ TEST_F(LockctlLine, MistakesEndWith64AndPointToTheHelp) {
   }
 }
 
+TEST_F(LockctlLine, TheMountMayBeNamedBehindTheCommandButNotBehindRunsName) {
+  const Circumstances bare{{{"LOCKFS_MOUNT", "/nonexistent"}}};
+  EXPECT_EQ(run(line({"list", "--mount", mount_.path()}), bare).status, 0);
+  EXPECT_EQ(run(line({"run", "--mount", mount_.path(), "a", "--", "true"}), bare).status, 0);
+  EXPECT_EQ(lockctl({"run", "a", "echo", "--mount", "x", "-n", "--"}).out, "--mount x -n --\n");
+  EXPECT_EQ(lockctl({"list", "default", "more"}).status, 64);
+}
+
 TEST_F(LockctlLine, ALockMayBeCalledLikeACommand) {
   EXPECT_EQ(lockctl({"run", "list", "--", "true"}).status, 0);
   EXPECT_EQ(lockctl({"run", "top", "sh", "-c", "exit 4"}).status, 4);

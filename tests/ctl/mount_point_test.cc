@@ -3,7 +3,6 @@
 #include "ctl/mount_point.h"
 
 #include <signal.h>
-#include <unistd.h>
 
 #include "tests/ctl/program.h"
 
@@ -58,7 +57,7 @@ TEST_F(LockctlMount, WhatIsNoMountIsRefusedWithThoseThatAre) {
 TEST_F(LockctlMount, OfAMountThatHasEndedItSaysWhatToDo) {
   const Mount dead;
   kill(dead.daemon(), SIGKILL);
-  ASSERT_TRUE(eventually([&] { return access((dead.path() + "/.lockfs").c_str(), F_OK) != 0; }));
+  ASSERT_TRUE(eventually([&] { return lockctl({"--mount", dead.path(), "list"}).status != 0; }));
   for (const Words& command :
        std::vector<Words>{{"list"}, {"waits"}, {"pin", "a"}, {"show", "a"}}) {
     Words words = {"--mount", dead.path()};

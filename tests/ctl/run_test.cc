@@ -16,9 +16,10 @@ using ::testing::AllOf;
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 
-// Says "ready", then waits; a shell runs its trap when the sleep has ended.
-std::string until(const std::string& trap) {
-  return "trap '" + trap + "'; echo ready; while :; do sleep 0.02; done";
+// Says "ready", then waits for a signal, on which it does `act`; a shell does it when the sleep
+// has ended.
+std::string until(const std::string& signal, const std::string& act) {
+  return "trap '" + act + "' " + signal + "; echo ready; while :; do sleep 0.02; done";
 }
 
 class LockctlRun : public LockctlTest {
@@ -74,8 +75,8 @@ TEST_F(LockctlRun, TakesEachModeWithNoteAndTtl) {
 }
 
 TEST_F(LockctlRun, SlotsAreForSoManyAtATime) {
-  Program one(shell({"-m", "SLOT", "--size", "2"}, until("exit 0' TERM")), here());
-  Program two(shell({"-m", "SLOT", "--size", "2"}, until("exit 0' TERM")), here());
+  Program one(shell({"-m", "SLOT", "--size", "2"}, until("TERM", "exit 0")), here());
+  Program two(shell({"-m", "SLOT", "--size", "2"}, until("TERM", "exit 0")), here());
   ASSERT_TRUE(one.eventually_says("ready") && two.eventually_says("ready"));
   EXPECT_EQ(run(shell({"-m", "SLOT", "--size", "2", "-n"}, "true"), here()).status, 1);
   EXPECT_EQ(run(shell({"-m", "SLOT"}, "true"), here()).status, 64);
@@ -95,7 +96,7 @@ TEST_F(LockctlRun, PassesSignalsOn) {
                                                             {SIGHUP, "HUP"},   {SIGQUIT, "QUIT"},
                                                             {SIGUSR1, "USR1"}, {SIGUSR2, "USR2"}};
   for (const auto& [number, name] : signals) {
-    Program program(shell({}, until("echo got " + name + "; exit 7' " + name)), here());
+    Program program(shell({}, until(name, "echo got " + name + "; exit 7")), here());
     ASSERT_TRUE(program.eventually_says("ready")) << name;
     program.signal(number);
     EXPECT_EQ(program.wait(), 7) << name;
@@ -152,7 +153,7 @@ TEST_F(LockctlRun, KilledItLeavesTheLockToItsCommandAsLongAsThatRuns) {
 }
 
 TEST_F(LockctlRun, KilledWithCloseItsCommandIsEndedToo) {
-  Program program(shell({"-o"}, until("echo told; exit 0' TERM")), here());
+  Program program(shell({"-o"}, until("TERM", "echo told; exit 0")), here());
   ASSERT_TRUE(program.eventually_says("ready"));
   program.signal(SIGKILL);
   EXPECT_EQ(program.wait(), 128 + SIGKILL);
@@ -161,7 +162,7 @@ TEST_F(LockctlRun, KilledWithCloseItsCommandIsEndedToo) {
 }
 
 TEST_F(LockctlRun, ABrokenLockEndsTheCommandByTerm) {
-  Program program(shell({}, until("echo told; exit 0' TERM")), here());
+  Program program(shell({}, until("TERM", "echo told; exit 0")), here());
   ASSERT_TRUE(program.eventually_says("ready"));
   ASSERT_EQ(control("break a \"it hangs\"").first, 0);
   EXPECT_EQ(program.wait(), 79);
@@ -170,7 +171,7 @@ TEST_F(LockctlRun, ABrokenLockEndsTheCommandByTerm) {
 }
 
 TEST_F(LockctlRun, ABrokenLockEndsTheCommandByKillIfSaid) {
-  Program program(shell({"--onlost", "kill"}, until("echo told; exit 0' TERM")), here());
+  Program program(shell({"--onlost", "kill"}, until("TERM", "echo told; exit 0")), here());
   ASSERT_TRUE(program.eventually_says("ready"));
   ASSERT_EQ(control("break a").first, 0);
   EXPECT_EQ(program.wait(), 79);
@@ -178,7 +179,7 @@ TEST_F(LockctlRun, ABrokenLockEndsTheCommandByKillIfSaid) {
 }
 
 TEST_F(LockctlRun, ABrokenLockLeavesTheCommandAloneIfSaid) {
-  Program program(shell({"--onlost", "none"}, until("exit 5' USR1")), here());
+  Program program(shell({"--onlost", "none"}, until("USR1", "exit 5")), here());
   ASSERT_TRUE(program.eventually_says("ready"));
   ASSERT_EQ(control("break a").first, 0);
   EXPECT_TRUE(program.eventually_says("goes on without it"));
@@ -187,7 +188,7 @@ TEST_F(LockctlRun, ABrokenLockLeavesTheCommandAloneIfSaid) {
 }
 
 TEST_F(LockctlRun, WithoutAForkTheMountTellsTheCommandOfALoss) {
-  Program program(shell({"-F"}, until("echo told; exit 8' TERM")), here());
+  Program program(shell({"-F"}, until("TERM", "echo told; exit 8")), here());
   ASSERT_TRUE(program.eventually_says("ready"));
   ASSERT_EQ(control("break a").first, 0);
   EXPECT_EQ(program.wait(), 8);
@@ -195,7 +196,7 @@ TEST_F(LockctlRun, WithoutAForkTheMountTellsTheCommandOfALoss) {
 }
 
 TEST_F(LockctlRun, TheEndOfItsTtlIsALoss) {
-  Program program(shell({"--ttl", "200ms"}, until("echo told; exit 0' TERM")), here());
+  Program program(shell({"--ttl", "200ms"}, until("TERM", "echo told; exit 0")), here());
   EXPECT_EQ(program.wait(), 79);
   EXPECT_THAT(program.err(), HasSubstr("default/a was lost"));
 }
@@ -204,7 +205,7 @@ TEST_F(LockctlRun, TheEndOfTheMountIsALoss) {
   const Mount mount;
   auto circumstances = here();
   circumstances.environment["LOCKFS_MOUNT"] = mount.path();
-  Program program(shell({}, until("echo told; exit 0' TERM")), circumstances);
+  Program program(shell({}, until("TERM", "echo told; exit 0")), circumstances);
   ASSERT_TRUE(program.eventually_says("ready"));
   kill(mount.daemon(), SIGKILL);
   EXPECT_EQ(program.wait(), 79);
@@ -234,6 +235,27 @@ TEST_F(LockctlRun, ATerminalsInterruptReachesTheCommandOnce) {
   terminal.signal(SIGTERM);
   EXPECT_EQ(terminal.wait(), 7);
   EXPECT_THAT(terminal.written(), ::testing::Not(HasSubstr("got 2")));
+}
+
+TEST_F(LockctlRun, ATerminalThatHangsUpReachesTheCommand) {
+  const std::string told = mount_.path() + ".told";
+  Terminal terminal(shell({}, "trap 'echo told >" + told +
+                                  "; exit 0' HUP; echo ready; while :; do sleep 0.02; done"),
+                    here().environment);
+  ASSERT_TRUE(terminal.eventually_writes("ready"));
+  terminal.hang_up();
+  EXPECT_EQ(terminal.wait(), 0);
+  EXPECT_EQ(slurp(told), "told\n");
+  unlink(told.c_str());
+}
+
+TEST_F(LockctlRun, ALossAtAnyMomentEndsIt) {
+  for (int i = 0; i < 30; ++i) {
+    const Ended ended =
+        run(shell({"--ttl", std::to_string(i / 3 + 1) + "ms"}, "exec sleep 1000"), here());
+    ASSERT_EQ(ended.status, 79) << ended.err;
+    ASSERT_TRUE(eventually_free());
+  }
 }
 
 TEST_F(LockctlRun, NeedsACommandAndALockspace) {

@@ -112,7 +112,7 @@ Terminal::Terminal(const Words& words, std::map<std::string, std::string> enviro
 Terminal::~Terminal() {
   kill(-pid_, SIGKILL);
   if (!reaped_) waitpid(pid_, nullptr, 0);
-  close(master_);
+  if (master_ >= 0) close(master_);
 }
 
 void Terminal::press(const std::string& keys) const {
@@ -129,6 +129,11 @@ void Terminal::resize(int rows, int columns) {
 }
 
 void Terminal::signal(int number) const { kill(pid_, number); }
+
+void Terminal::hang_up() {
+  close(master_);
+  master_ = -1;
+}
 
 const std::string& Terminal::written() {
   std::array<char, 4096> piece{};

@@ -25,6 +25,8 @@ class Terminal {
   void press(const std::string& keys) const;
   void resize(int rows, int columns);
   void signal(int number) const;
+  /// The line to the person is cut.
+  void hang_up();
   /// All that it has written so far.
   const std::string& written();
   /// The lines of the screen, for TERM=vt52; without spaces at their ends.
