@@ -106,7 +106,7 @@ std::string command(const MountPoint& mount, const std::string& lockspace, const
   }
   const ssize_t n = write(file.get(), text.data(), text.size());
   const int error = n < 0 ? errno : 0;
-  const std::string answer = answer_of(file.get());
+  std::string answer = answer_of(file.get());
   if (error == 0) return answer;
   const std::string words = answer.empty() ? std::strerror(error) : without_lead(answer);
   throw Failure(refused(error), fmt::format("{}: {}", what, printable(words)));

@@ -133,14 +133,16 @@ json yaml_to_json(const std::string& yaml) {
   }
 }
 
-std::vector<Picture> read_locks(const MountPoint& mount) {
-  const json all = json::parse(read_info(mount, "locks.json"), nullptr, false);
-  if (!all.is_object()) {
-    throw Failure(ExitCode::kSystem, mount.info_file("locks.json") + " is not JSON");
-  }
+std::vector<Picture> to_pictures(const std::string& text) {
+  const json all = json::parse(text, nullptr, false);
+  if (!all.is_object()) throw Failure(ExitCode::kSystem, "the mount's locks.json is no JSON");
   std::vector<Picture> pictures;
   for (const json& lock : list(all, "locks")) pictures.push_back(to_picture(lock));
   return pictures;
+}
+
+std::vector<Picture> read_locks(const MountPoint& mount) {
+  return to_pictures(read_info(mount, "locks.json"));
 }
 
 Picture read_lock(const MountPoint& mount, const LockPath& lock) {

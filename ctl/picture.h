@@ -77,7 +77,10 @@ Picture to_picture(const nlohmann::json& raw);
 /// Failure if it is no YAML.
 nlohmann::json yaml_to_json(const std::string& yaml);
 
-/// All locks that are held, waited for or pinned. Failure if the mount does not answer.
+/// All locks that are held, waited for or pinned, of the text of `.lockfs/locks.json`. Failure if
+/// it is no JSON.
+std::vector<Picture> to_pictures(const std::string& text);
+/// The same, as it is now. Failure if the mount does not answer.
 std::vector<Picture> read_locks(const MountPoint& mount);
 
 /// One lock, whether anybody holds it or not. Failure if it cannot be read, or there is no such

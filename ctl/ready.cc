@@ -2,89 +2,58 @@
 #include "ctl/ready.h"
 
 #include <fmt/format.h>
-#include <signal.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include <poll.h>
 
-#include <cerrno>
+#include <algorithm>
 #include <chrono>
-#include <iostream>
+#include <csignal>
 #include <thread>
 
 #include "ctl/failure.h"
 #include "ctl/mount_point.h"
+#include "ctl/question.h"
 #include "ctl/words.h"
 
 namespace lockfs::ctl {
 namespace {
 
-constexpr auto kLookAgain = std::chrono::milliseconds(20);
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
 
-// Asks the mount, in a process of its own: who asks a daemon that is stopped waits for it, and
-// ends by SIGKILL only.
-class Question {
- public:
-  explicit Question(const std::string& wanted) : child_(fork()) {
-    if (child_ < 0) throw Failure(ExitCode::kSystem, "ready: no process to ask the mount");
-    if (child_ != 0) return;
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    try {
-      read_info(find_mount(wanted), "version");
-      _exit(0);
-    } catch (const Failure& failure) {
-      _exit(static_cast<int>(failure.code()));
-    }
-  }
-  ~Question() {
-    if (done_) return;
-    kill(child_, SIGKILL);
-    while (waitpid(child_, nullptr, 0) < 0 && errno == EINTR) {
-    }
-  }
-  Question(const Question&) = delete;
-  Question& operator=(const Question&) = delete;
+constexpr auto kLookAgain = milliseconds(20);
+constexpr double kMaxWait = 365 * 86400.0;
 
-  bool is_done() {
-    if (!done_) done_ = waitpid(child_, &status_, WNOHANG) != 0;
-    return done_;
-  }
-  bool ended_with(ExitCode code) const {
-    return done_ && WIFEXITED(status_) && WEXITSTATUS(status_) == static_cast<int>(code);
-  }
-
- private:
-  pid_t child_;
-  int status_ = -1;
-  bool done_ = false;
-};
-
-// What is wrong, in words.
-std::string trouble(const std::string& wanted) {
-  try {
-    return fmt::format("{} does not answer", printable(find_mount(wanted).path));
-  } catch (const Failure& failure) {
-    return failure.what();
+// Whether the mount answers until then. Failure if there is none, or it has ended.
+bool answers(const std::string& wanted, Clock::time_point end) {
+  Question question([&] { return read_info(find_mount(wanted), "version"); });
+  for (;;) {
+    if (question.answer()) return true;
+    const auto left = std::chrono::ceil<milliseconds>(end - Clock::now());
+    if (left.count() <= 0) return false;
+    pollfd fd{question.fd(), POLLIN, 0};
+    poll(&fd, 1, static_cast<int>(std::min<int64_t>(left.count(), 60000)));
   }
 }
 
 }  // namespace
 
 ExitCode wait_until_ready(const std::string& wanted, const ReadyOptions& options) {
-  signal(SIGCHLD, SIG_DFL);
-  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(options.wait);
+  std::signal(SIGCHLD, SIG_DFL);
+  const auto wait = std::chrono::duration<double>(std::min(options.wait, kMaxWait));
+  const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(wait);
+  std::string trouble;
   do {
-    Question question(wanted);
-    while (!question.is_done() && std::chrono::steady_clock::now() < end) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    try {
+      if (answers(wanted, end)) return ExitCode::kOk;
+      trouble = "the mount does not answer; is its daemon stopped?";
+    } catch (const Failure& failure) {
+      if (failure.code() == ExitCode::kUsage) throw;
+      trouble = failure.what();
     }
-    if (question.ended_with(ExitCode::kOk)) return ExitCode::kOk;
-    if (question.ended_with(ExitCode::kUsage)) find_mount(wanted);  // Says what is wrong.
     std::this_thread::sleep_for(kLookAgain);
-  } while (std::chrono::steady_clock::now() < end);
-  throw Failure(
-      ExitCode::kUnavailable,
-      fmt::format("not ready within {}: {}", duration_in_words(options.wait), trouble(wanted)));
+  } while (Clock::now() < end);
+  throw Failure(ExitCode::kUnavailable,
+                fmt::format("not ready within {}: {}", duration_in_words(options.wait), trouble));
 }
 
 }  // namespace lockfs::ctl

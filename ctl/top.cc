@@ -5,7 +5,6 @@
 #include <ncurses.h>
 #include <poll.h>
 #include <strings.h>
-#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -14,16 +13,12 @@
 #include <array>
 #include <chrono>
 #include <csignal>
-#include <cstdlib>
-#include <exception>
-#include <memory>
-#include <mutex>
 #include <optional>
-#include <thread>
 
 #include "ctl/failure.h"
 #include "ctl/open_file.h"
 #include "ctl/picture.h"
+#include "ctl/question.h"
 #include "ctl/top_rows.h"
 #include "ctl/words.h"
 
@@ -37,57 +32,6 @@ using std::chrono::milliseconds;
 // A mount that has not answered by then is said to hang.
 constexpr auto kSlow = std::chrono::seconds(3);
 constexpr int kFirstRow = 2;  // Below the summary and the headings.
-
-// Looks at the mount in threads of their own: while it hangs, keys and signals still work.
-class Looks {
- public:
-  explicit Looks(MountPoint mount) : mount_(std::move(mount)) {}
-
-  /// Begins one, unless one is under way.
-  void begin() {
-    if (under_way_) return;
-    under_way_ = true;
-    begun_ = Clock::now();
-    std::thread([mount = mount_, shared = shared_] {
-      std::vector<Picture> locks;
-      std::exception_ptr failure;
-      try {
-        locks = read_locks(mount);
-      } catch (const std::exception&) {
-        failure = std::current_exception();
-      }
-      const std::lock_guard<std::mutex> guard(shared->mutex);
-      shared->locks = std::move(locks);
-      shared->failure = failure;
-      eventfd_write(shared->done.get(), 1);
-    }).detach();
-  }
-  /// Readable when one has come back.
-  int fd() const { return shared_->done.get(); }
-  /// What it has seen, if it has come back. Throws what it has thrown.
-  std::optional<std::vector<Picture>> take() {
-    eventfd_t count = 0;
-    if (eventfd_read(fd(), &count) != 0) return std::nullopt;
-    under_way_ = false;
-    const std::lock_guard<std::mutex> guard(shared_->mutex);
-    if (shared_->failure) std::rethrow_exception(shared_->failure);
-    return std::move(shared_->locks);
-  }
-  bool under_way() const { return under_way_; }
-  bool hangs() const { return under_way_ && Clock::now() - begun_ > kSlow; }
-
- private:
-  struct Shared {
-    OpenFile done{eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
-    std::mutex mutex;
-    std::vector<Picture> locks;
-    std::exception_ptr failure;
-  };
-  const MountPoint mount_;
-  std::shared_ptr<Shared> shared_ = std::make_shared<Shared>();
-  bool under_way_ = false;
-  Clock::time_point begun_;
-};
 
 // The terminal, as curses has it; as it was before when this ends.
 class Screen {
@@ -130,24 +74,22 @@ class Screen {
 class Top {
  public:
   Top(const MountPoint& mount, const TopOptions& options)
-      : mount_(mount), options_(options), looks_(mount), column_(column_named(options.sort)) {}
+      : mount_(mount), options_(options), column_(column_named(options.sort)) {}
 
   int run(int signals) {
-    looks_.begin();
     for (;;) {
+      if (!paused_ && Clock::now() >= next_) begin_look();
       draw();
       std::array<pollfd, 3> fds = {pollfd{STDIN_FILENO, POLLIN, 0}, pollfd{signals, POLLIN, 0},
-                                   pollfd{looks_.fd(), POLLIN, 0}};
+                                   pollfd{look_ ? look_->fd() : -1, POLLIN, 0}};
       const int ready = poll(fds.data(), fds.size(), until_next());
       if (ready > 0 && fds[1].revents != 0) {
         if (const int status = take_signal(signals)) return status;
       }
       if (ready > 0 && fds[0].revents != 0 && !take_keys(fds[0].revents)) return 0;
-      take_look();
-      if (!paused_ && Clock::now() >= next_) begin_look();
+      if (look_) take_look();
     }
   }
-  bool looks_still() const { return looks_.under_way(); }
 
  private:
   static size_t column_named(const std::string& name) {
@@ -159,25 +101,31 @@ class Top {
   }
 
   int until_next() const {
-    if (paused_) return looks_.under_way() ? 1000 : -1;
+    if (paused_) return look_ ? 1000 : -1;
     const auto left = duration_cast<milliseconds>(next_ - Clock::now()).count();
     return static_cast<int>(std::clamp<int64_t>(left, 0, 60000)) + 1;
   }
 
+  // One at a time.
   void begin_look() {
-    looks_.begin();
-    next_ = Clock::now() +
-            duration_cast<Clock::duration>(std::chrono::duration<double>(options_.delay));
+    const std::chrono::duration<double> delay(options_.delay);
+    next_ = Clock::now() + duration_cast<Clock::duration>(delay);
+    if (look_) return;
+    begun_ = Clock::now();
+    look_.emplace([this] { return read_info(mount_, "locks.json"); });
   }
 
   void take_look() {
-    auto locks = looks_.take();
-    if (!locks || paused_) return;
-    std::erase_if(*locks, [&](const Picture& lock) {
+    const auto text = look_->answer();
+    if (!text) return;
+    look_.reset();
+    if (paused_) return;
+    std::vector<Picture> locks = to_pictures(*text);
+    std::erase_if(locks, [&](const Picture& lock) {
       return !options_.lockspace.empty() && lock.lock.lockspace != options_.lockspace;
     });
     const auto now = Clock::now();
-    rows_ = model_.look(*locks, std::chrono::duration<double>(now - looked_).count());
+    rows_ = model_.look(locks, std::chrono::duration<double>(now - looked_).count());
     looked_ = now;
     sort_rows(rows_, column_, reverse_);
   }
@@ -243,7 +191,7 @@ class Top {
         fmt::format("lockctl top  {}  {} held, {} waiting  by {}{}  ? help", printable(mount_.path),
                     held, waiters, top_columns()[column_].heading, reverse_ ? " (reversed)" : "");
     if (paused_) out += "  PAUSED";
-    if (looks_.hangs()) out += "  THE MOUNT DOES NOT ANSWER";
+    if (look_ && Clock::now() - begun_ > kSlow) out += "  THE MOUNT DOES NOT ANSWER";
     return out;
   }
 
@@ -287,7 +235,8 @@ class Top {
 
   const MountPoint& mount_;
   const TopOptions& options_;
-  Looks looks_;
+  std::optional<Question> look_;  ///< In a process of its own: while it hangs, keys still work.
+  Clock::time_point begun_;       ///< When it was asked.
   TopRows model_;
   std::vector<TopRow> rows_;
   size_t column_;
@@ -305,16 +254,12 @@ int show_top(const MountPoint& mount, const TopOptions& options) {
   sigset_t signals;
   sigemptyset(&signals);
   for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGWINCH}) sigaddset(&signals, signal);
-  sigprocmask(SIG_BLOCK, &signals, nullptr);  // Before any thread, and before curses has its own.
+  sigprocmask(SIG_BLOCK, &signals, nullptr);  // Before curses has its own.
   const OpenFile fd(signalfd(-1, &signals, SFD_CLOEXEC));
+  std::signal(SIGCHLD, SIG_DFL);
   Top top(mount, options);
-  int status = 0;
-  {
-    const Screen screen;
-    status = top.run(fd.get());
-  }
-  if (top.looks_still()) _exit(status);  // A look that hangs is left to its end.
-  return status;
+  const Screen screen;
+  return top.run(fd.get());
 }
 
 }  // namespace lockfs::ctl

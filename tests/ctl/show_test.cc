@@ -67,7 +67,10 @@ TEST_F(LockctlShow, NamesTheNearestLivingAncestorThatHasItToo) {
   ASSERT_TRUE(run.eventually_says("\n"));
   const std::string shell = std::to_string(std::stoi(run.out()));
   const std::string lockctl_pid = std::to_string(run.pid());
-  ASSERT_TRUE(eventually([&] { return shown("a").at("descriptors").size() == 3; }));
+  ASSERT_TRUE(eventually([&] {
+    const json all = shown("a").at("descriptors");
+    return all.size() == 3 && all.at(2).at("comm") == "sleep";
+  }));
   const std::string out = lockctl({"show", "a"}).out;
   EXPECT_THAT(out, AllOf(HasSubstr("pid " + lockctl_pid + " (lockctl) took it"),
                          HasSubstr("pid " + shell + " (sh) inherited it from pid " + lockctl_pid),
@@ -96,7 +99,14 @@ TEST_F(LockctlShow, EachOpenFileIsAskedForItself) {
 TEST_F(LockctlShow, TellsSharedHoldersApart) {
   Program one(line({"run", "-s", "a", "--", "sleep", "1000"}), here());
   Program two(line({"run", "-s", "a", "--", "sleep", "1000"}), here());
-  ASSERT_TRUE(eventually([&] { return shown("a").at("descriptors").size() == 4; }));
+  ASSERT_TRUE(eventually([&] {
+    const json all = shown("a").at("descriptors");
+    size_t sleepers = 0;
+    for (const json& found : all) {
+      sleepers += found.at("comm") == "sleep" ? 1U : 0U;
+    }
+    return sleepers == 2;
+  }));
   const std::string out = lockctl({"show", "a"}).out;
   for (const Program* program : {&one, &two}) {
     const std::string pid = std::to_string(program->pid());
