@@ -45,7 +45,10 @@ TEST_F(LockctlShow, OfAFreeLockSaysSoAndEndsWithOne) {
 TEST_F(LockctlShow, NamesWhoInheritedTheDescriptor) {
   const std::string file = mount_.lock("leak");
   // flock(1) takes the lock, starts a daemon that keeps the descriptor, and ends.
-  Program shell({"flock", file, "sh", "-c", "sleep 1000 >/dev/null 2>&1 & echo $!"});
+  // It waits until the mount has looked at who it is: that takes a millisecond.
+  Program shell({"flock", file, "sh", "-c",
+                 "sleep 1000 >/dev/null 2>&1 & echo $!; until grep -q 'comm: flock' '" + file +
+                     "'; do :; done"});
   ASSERT_EQ(shell.wait(), 0) << shell.err();
   const std::string sleeper = std::to_string(std::stoi(shell.out()));
   const Ended show = lockctl({"show", "leak"});
