@@ -71,15 +71,23 @@ class WaitNotice {
   pid_t child_ = -1;
 };
 
+std::string picture_of(int fd) {
+  std::string text;
+  std::array<char, 65536> piece{};
+  ssize_t n = 0;
+  while ((n = pread(fd, piece.data(), piece.size(), static_cast<off_t>(text.size()))) > 0) {
+    text.append(piece.data(), static_cast<size_t>(n));
+  }
+  return text;
+}
+
+// What the mount says to this open file alone; nothing, if that cannot be read.
 std::string this_error(int fd) {
-  std::string text(65536, '\0');
-  const ssize_t n = pread(fd, text.data(), text.size(), 0);
-  text.resize(n > 0 ? static_cast<size_t>(n) : 0);
-  if (text.empty()) return {};
-  const nlohmann::json picture = yaml_to_json(text);
-  const auto own = picture.find("this");
-  if (own == picture.end() || !own->is_object()) return {};
-  return own->value("error", "");
+  try {
+    return yaml_to_json(picture_of(fd)).at("this").at("error").get<std::string>();
+  } catch (const std::exception&) {
+    return {};
+  }
 }
 
 // Who is in the way; for a failure that somebody else causes.

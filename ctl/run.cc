@@ -78,7 +78,7 @@ class Supervisor {
   int run(const std::vector<std::string>& words) {
     sigset_t before;
     const OpenFile signals = watch_signals(before);
-    if (is_lost(0)) return lost_before_start();
+    if (is_lost()) fail_as_lost();
     std::cout.flush();
     const pid_t lockctl = getpid();
     child_ = fork();
@@ -87,6 +87,9 @@ class Supervisor {
                     fmt::format("{}: no process for the command: {}", name_, std::strerror(errno)));
     }
     if (child_ == 0) begin(words, before, lockctl);
+    // A key that was pressed just before the fork has not reached the command by itself. One that
+    // reaches it twice does so once: it is blocked there until it begins.
+    if (const auto status = take_signals(signals, true)) return end(*status);
     return wait(signals);
   }
 
@@ -99,7 +102,7 @@ class Supervisor {
     for (const int signal : kPassedOn) sigaddset(&signals, signal);
     sigaddset(&signals, SIGCHLD);
     sigprocmask(SIG_BLOCK, &signals, &before);
-    OpenFile fd(signalfd(-1, &signals, SFD_CLOEXEC));
+    OpenFile fd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
     if (fd.get() < 0) throw Failure(ExitCode::kSystem, "no descriptor is left for signals");
     return fd;
   }
@@ -122,7 +125,7 @@ class Supervisor {
     for (;;) {
       if (poll(fds.data(), fds.size(), -1) < 0) continue;  // EINTR: stopped and continued.
       if ((fds[0].revents & POLLIN) != 0) {
-        if (const auto status = take_signal(signals)) return end(*status);
+        if (const auto status = take_signals(signals, false)) return end(*status);
       }
       if (fds[1].revents != 0) {
         fds[1].fd = -1;
@@ -131,16 +134,14 @@ class Supervisor {
     }
   }
 
-  // The command's status, if it has ended.
-  std::optional<int> take_signal(const OpenFile& signals) const {
+  // Passes on what has arrived. The command's status, if it has ended.
+  std::optional<int> take_signals(const OpenFile& signals, bool keys_too) const {
     signalfd_siginfo info{};
-    if (read(signals.get(), &info, sizeof info) != sizeof info) return std::nullopt;
-    const auto number = static_cast<int>(info.ssi_signo);
-    if (number != SIGCHLD) {
+    while (read(signals.get(), &info, sizeof info) == sizeof info) {
+      const auto number = static_cast<int>(info.ssi_signo);
       // A key of the terminal has sent it to the command as well: it is in our process group.
       const bool by_key = info.ssi_code == SI_KERNEL && (number == SIGINT || number == SIGQUIT);
-      if (!by_key) kill(child_, number);
-      return std::nullopt;
+      if (number != SIGCHLD && (keys_too || !by_key)) kill(child_, number);
     }
     int status = 0;
     // Other children, of whoever became lockctl by exec, are not ours to reap.
@@ -148,12 +149,12 @@ class Supervisor {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   }
 
-  bool is_lost(int timeout) const {
+  bool is_lost() const {
     pollfd fd{held_.get(), 0, 0};
-    return poll(&fd, 1, timeout) == 1 && fd.revents != 0;
+    return poll(&fd, 1, 0) == 1 && fd.revents != 0;
   }
 
-  int lost_before_start() const {
+  [[noreturn]] void fail_as_lost() const {
     throw Failure(ExitCode::kLost,
                   fmt::format("{} was lost before the command began: {}", name_, why_lost(held_)));
   }

@@ -201,6 +201,15 @@ TEST_F(LockctlRun, TheEndOfItsTtlIsALoss) {
   EXPECT_THAT(program.err(), HasSubstr("default/a was lost"));
 }
 
+TEST_F(LockctlRun, SaysWhyItIsLostHoweverLongThePictureIs) {
+  std::vector<Fd> others;
+  const std::string note(3000, 'n');
+  for (int i = 0; i < 60; ++i) others.push_back(hold("a", "PR note=" + note));
+  const Ended ended = run(shell({"-s", "--ttl", "50ms"}, "exec sleep 1000"), here());
+  EXPECT_EQ(ended.status, 79);
+  EXPECT_THAT(ended.err, HasSubstr("ttl"));
+}
+
 TEST_F(LockctlRun, TheEndOfTheMountIsALoss) {
   const Mount mount;
   auto circumstances = here();
