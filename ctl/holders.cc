@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT
+#include "ctl/holders.h"
+
+#include <dirent.h>
+#include <fmt/format.h>
+#include <linux/kcmp.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <memory>
+
+#include "ctl/process.h"
+#include "ctl/words.h"
+
+namespace lockfs::ctl {
+namespace {
+
+std::string proc(pid_t pid, const std::string& file) {
+  return "/proc/" + std::to_string(pid) + "/" + file;
+}
+
+// The inode number of an open file, as fdinfo has it since Linux 5.14. Unlike stat, it asks no
+// filesystem: one of another kind may hang.
+std::optional<ino_t> inode_of(pid_t pid, const std::string& fd) {
+  const std::string info = read_file(proc(pid, "fdinfo/" + fd)).value_or("");
+  const size_t at = info.find("\nino:");
+  if (at == std::string::npos) return std::nullopt;
+  return std::strtoull(info.c_str() + at + 5, nullptr, 10);
+}
+
+// What an open file holds; each has a node of its own, so the answer is for it alone. Empty if it
+// holds nothing.
+std::string mode_of(const std::string& link) {
+  std::array<char, 64> value{};
+  const ssize_t n = getxattr(link.c_str(), "user.lockfs.mode", value.data(), value.size());
+  const std::string mode(value.data(), n > 0 ? static_cast<size_t>(n) : 0);
+  return mode == "none" || mode == "free" ? "" : mode;
+}
+
+bool is_same_file(const std::string& link, const struct stat& lock) {
+  struct stat attributes {};
+  return stat(link.c_str(), &attributes) == 0 && attributes.st_ino == lock.st_ino &&
+         attributes.st_dev == lock.st_dev;
+}
+
+bool is_same_description(const Descriptor& a, const Descriptor& b) {
+  return syscall(SYS_kcmp, a.pid, b.pid, KCMP_FILE, a.fd, b.fd) == 0;
+}
+
+void add_process(pid_t pid, const struct stat& lock, Descriptors& found) {
+  const std::unique_ptr<DIR, int (*)(DIR*)> dir(opendir(proc(pid, "fd").c_str()), closedir);
+  if (!dir) {
+    if (errno == EACCES || errno == EPERM) ++found.unseen;
+    return;
+  }
+  while (const dirent* entry = readdir(dir.get())) {
+    const std::string fd = entry->d_name;
+    const std::string link = proc(pid, "fd/" + fd);
+    if (fd.starts_with(".") || inode_of(pid, fd).value_or(lock.st_ino) != lock.st_ino) continue;
+    const std::string mode = is_same_file(link, lock) ? mode_of(link) : "";
+    if (mode.empty()) continue;
+    Descriptor descriptor{pid,
+                          std::atoi(fd.c_str()),
+                          mode,
+                          found.all.size(),
+                          comm_of(pid),
+                          command_of(pid),
+                          user_of(pid).value_or(0),
+                          std::nullopt};
+    for (const Descriptor& other : found.all) {
+      if (!is_same_description(other, descriptor)) continue;
+      descriptor.description = other.description;
+      break;
+    }
+    found.all.push_back(std::move(descriptor));
+  }
+}
+
+using Group = std::vector<Descriptor*>;
+
+const Descriptor* of_process(const Group& group, pid_t pid) {
+  for (const Descriptor* descriptor : group) {
+    if (descriptor->pid == pid) return descriptor;
+  }
+  return nullptr;
+}
+
+// The nearest ancestor that has the description too.
+const Descriptor* nearest_ancestor(const Group& group, pid_t pid) {
+  for (pid_t parent = parent_of(pid); parent > 0; parent = parent_of(parent)) {
+    if (const Descriptor* found = of_process(group, parent)) return found;
+  }
+  return nullptr;
+}
+
+// Whose lock a description is: the holder that has it open. Else one whom no other description
+// belongs to: it has exited, or lives out of our sight.
+const Holder* holder_of(const Group& group, const std::vector<Holder>& holders,
+                        const Descriptors& found) {
+  const auto has = [&](const Holder& holder) { return of_process(group, holder.pid) != nullptr; };
+  const auto own = std::find_if(holders.begin(), holders.end(), has);
+  if (own != holders.end()) return &*own;
+  std::vector<const Holder*> others;
+  for (const Holder& holder : holders) {
+    const bool seen = std::any_of(found.all.begin(), found.all.end(),
+                                  [&](const Descriptor& d) { return d.pid == holder.pid; });
+    if (!seen && holder.mode == group.front()->mode) others.push_back(&holder);
+  }
+  return others.size() == 1 ? others.front() : nullptr;
+}
+
+// Who took it, where pids are those of another pid namespace: the topmost process, by its name.
+const Descriptor* taker_by_name(const Group& group, const Holder& holder) {
+  for (const Descriptor* descriptor : group) {
+    const bool topmost = nearest_ancestor(group, descriptor->pid) == nullptr;
+    if (topmost && !holder.exited && descriptor->comm == holder.comm) return descriptor;
+  }
+  return nullptr;
+}
+
+void name_origins(const Group& group, const Holder* holder) {
+  const Descriptor* taker = holder != nullptr ? of_process(group, holder->pid) : nullptr;
+  if (taker == nullptr && holder != nullptr) taker = taker_by_name(group, *holder);
+  for (Descriptor* descriptor : group) {
+    if (taker != nullptr && descriptor->pid == taker->pid) continue;
+    descriptor->opened = holder != nullptr && holder->exited && holder->opener == descriptor->pid;
+    const Descriptor* ancestor = nearest_ancestor(group, descriptor->pid);
+    if (ancestor == nullptr) ancestor = taker;
+    Descriptor::Origin origin;
+    if (ancestor != nullptr) {
+      origin = {ancestor->pid, ancestor->comm, false};
+    } else if (holder != nullptr) {
+      origin = {holder->pid, holder->comm, holder->exited};
+    }
+    descriptor->inherited = origin;
+  }
+}
+
+}  // namespace
+
+Descriptors descriptors_of(const MountPoint& mount, const Picture& picture) {
+  Descriptors found;
+  struct stat lock {};
+  if (stat(picture.lock.path(mount).c_str(), &lock) != 0) return found;
+  for (const pid_t pid : processes()) add_process(pid, lock, found);
+  for (size_t number = 0; number < found.all.size(); ++number) {
+    Group group;
+    for (Descriptor& descriptor : found.all) {
+      if (descriptor.description == number) group.push_back(&descriptor);
+    }
+    if (!group.empty()) name_origins(group, holder_of(group, picture.holders, found));
+  }
+  return found;
+}
+
+std::string in_words(const Descriptor& descriptor) {
+  const std::string who = process_in_words(descriptor.pid, descriptor.comm);
+  if (!descriptor.inherited) return who + " took it";
+  const Descriptor::Origin& from = *descriptor.inherited;
+  if (descriptor.opened) {
+    return fmt::format("{} opened it, and {}, which has exited, took the lock", who,
+                       process_in_words(from.pid, from.comm));
+  }
+  if (from.pid == 0) return who + " has it from a process that is not to be seen";
+  return fmt::format("{} inherited it from {}{}", who, process_in_words(from.pid, from.comm),
+                     from.exited ? ", which has exited" : "");
+}
+
+}  // namespace lockfs::ctl

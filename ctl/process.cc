@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT
+#include "ctl/process.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstdlib>
+#include <memory>
+
+namespace lockfs::ctl {
+namespace {
+
+std::string proc(pid_t pid, const std::string& file) {
+  return "/proc/" + std::to_string(pid) + "/" + file;
+}
+
+// The first number behind a key of /proc/PID/status.
+std::optional<long> status_number(pid_t pid, const std::string& key) {
+  const std::string status = read_file(proc(pid, "status")).value_or("");
+  const size_t at = status.find("\n" + key + ":\t");
+  if (at == std::string::npos) return std::nullopt;
+  return std::strtol(status.c_str() + at + key.size() + 3, nullptr, 10);
+}
+
+}  // namespace
+
+std::optional<std::string> read_file(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return std::nullopt;
+  std::string text;
+  std::array<char, 65536> piece{};
+  ssize_t n = 0;
+  while ((n = read(fd, piece.data(), piece.size())) > 0 || (n < 0 && errno == EINTR)) {
+    if (n > 0) text.append(piece.data(), static_cast<size_t>(n));
+  }
+  const int error = errno;
+  close(fd);
+  errno = error;
+  if (n < 0) return std::nullopt;
+  return text;
+}
+
+std::vector<pid_t> processes() {
+  std::vector<pid_t> all;
+  const std::unique_ptr<DIR, int (*)(DIR*)> dir(opendir("/proc"), closedir);
+  while (const dirent* entry = dir ? readdir(dir.get()) : nullptr) {
+    const std::string_view name = entry->d_name;
+    pid_t pid = 0;
+    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), pid);
+    if (error == std::errc() && end == name.data() + name.size()) all.push_back(pid);
+  }
+  std::sort(all.begin(), all.end());
+  return all;
+}
+
+std::string comm_of(pid_t pid) {
+  std::string comm = read_file(proc(pid, "comm")).value_or("");
+  while (!comm.empty() && comm.back() == '\n') comm.pop_back();
+  return comm;
+}
+
+std::string command_of(pid_t pid) {
+  std::string command = read_file(proc(pid, "cmdline")).value_or("");
+  while (!command.empty() && command.back() == '\0') command.pop_back();
+  std::replace(command.begin(), command.end(), '\0', ' ');
+  const std::string comm = command.empty() ? comm_of(pid) : "";
+  return comm.empty() ? command : "[" + comm + "]";
+}
+
+pid_t parent_of(pid_t pid) { return static_cast<pid_t>(status_number(pid, "PPid").value_or(0)); }
+
+std::optional<uid_t> user_of(pid_t pid) {
+  const auto uid = status_number(pid, "Uid");
+  if (!uid) return std::nullopt;
+  return static_cast<uid_t>(*uid);
+}
+
+std::string user_name(uid_t uid) {
+  const passwd* user = getpwuid(uid);
+  return user != nullptr ? user->pw_name : std::to_string(uid);
+}
+
+}  // namespace lockfs::ctl

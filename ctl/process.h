@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <sys/types.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace lockfs::ctl {
+
+/// The whole of a file; nullopt and errno when it cannot be read.
+std::optional<std::string> read_file(const std::string& path);
+
+/// All processes that /proc shows.
+std::vector<pid_t> processes();
+
+/// A process's name, as the kernel has it; empty when it is gone or out of sight.
+std::string comm_of(pid_t pid);
+/// Its command line with spaces between the words, or its name in brackets as ps(1) has it.
+std::string command_of(pid_t pid);
+/// Its parent; 0 when it is gone or out of sight.
+pid_t parent_of(pid_t pid);
+/// Its user.
+std::optional<uid_t> user_of(pid_t pid);
+
+/// A user's name, or the number where there is no name.
+std::string user_name(uid_t uid);
+
+}  // namespace lockfs::ctl

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: MIT
+// lockctl run: what the command gets, signals, losses, deaths.
+#include <signal.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/ctl/terminal.h"
+
+namespace lockfs::test {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ContainsRegex;
+using ::testing::HasSubstr;
+
+// Says "ready", then waits for a signal, on which it does `act`; a shell does it when the sleep
+// has ended.
+std::string until(const std::string& signal, const std::string& act) {
+  return "trap '" + act + "' " + signal + "; echo ready; while :; do sleep 0.02; done";
+}
+
+class LockctlRun : public LockctlTest {
+ protected:
+  Words shell(const Words& options, const std::string& script) const {
+    Words words = {"run"};
+    words.insert(words.end(), options.begin(), options.end());
+    for (const char* word : {"a", "--", "sh", "-c"}) words.emplace_back(word);
+    words.push_back(script);
+    return line(words);
+  }
+  bool eventually_free() const {
+    return eventually([&] { return !visible("a"); });
+  }
+};
+
+TEST_F(LockctlRun, TheCommandFindsLockTokenAndDescriptor) {
+  const Ended ended = run(shell({},
+                                "echo $LOCKFS_LOCK; echo $LOCKFS_TOKEN; getfattr --only-values -n "
+                                "user.lockfs.token /proc/self/fd/$LOCKFS_FD 2>/dev/null"),
+                          here());
+  EXPECT_EQ(ended.status, 0);
+  EXPECT_TRUE(ended.out.starts_with("default/a\n")) << ended.out;
+  const std::string token = ended.out.substr(10, ended.out.find('\n', 10) - 10);
+  EXPECT_GT(token.size(), 3U);
+  EXPECT_FALSE(visible("a")) << "it is free again";
+}
+
+TEST_F(LockctlRun, CloseKeepsTheDescriptorFromTheCommand) {
+  Words words = shell({"-o"}, "echo \"[$LOCKFS_FD]\"; ls -l /proc/self/fd");
+  const Ended ended = run(words, here());
+  EXPECT_THAT(ended.out, HasSubstr("[]"));
+  EXPECT_THAT(ended.out, ::testing::Not(HasSubstr("default/a")));
+  EXPECT_THAT(run(shell({}, "ls -l /proc/self/fd"), here()).out, HasSubstr("default/a"));
+}
+
+TEST_F(LockctlRun, TakesEachModeWithNoteAndTtl) {
+  for (const std::string mode : {"CR", "cw", "PR", "PW", "EX"}) {
+    const Ended ended = run(
+        shell({"-m", mode, "--note", "say \"hi\" \\o/", "--ttl", "1h"}, LOCKCTL " show --json a"),
+        here());
+    ASSERT_EQ(ended.status, 0) << mode << ended.err;
+    const auto picture = nlohmann::json::parse(ended.out);
+    EXPECT_TRUE(strcasecmp(picture.at("mode").get<std::string>().c_str(), mode.c_str()) == 0);
+    EXPECT_EQ(picture.at("holders").at(0).at("note"), "say \"hi\" \\o/");
+    EXPECT_TRUE(picture.at("holders").at(0).at("expires").is_string());
+  }
+  EXPECT_EQ(run(shell({"-m", "XX"}, "true"), here()).status, 64);
+  EXPECT_EQ(run(shell({"-m", "PR", "-s"}, "true"), here()).status, 64);
+  const Ended wrong = run(shell({"--ttl", "soon"}, "true"), here());
+  EXPECT_EQ(wrong.status, 64);
+  EXPECT_THAT(wrong.err, AllOf(HasSubstr("default/a"), HasSubstr("not a duration")));
+}
+
+TEST_F(LockctlRun, SlotsAreForSoManyAtATime) {
+  Program one(shell({"-m", "SLOT", "--size", "2"}, until("TERM", "exit 0")), here());
+  Program two(shell({"-m", "SLOT", "--size", "2"}, until("TERM", "exit 0")), here());
+  ASSERT_TRUE(one.eventually_says("ready") && two.eventually_says("ready"));
+  EXPECT_EQ(run(shell({"-m", "SLOT", "--size", "2", "-n"}, "true"), here()).status, 1);
+  EXPECT_EQ(run(shell({"-m", "SLOT"}, "true"), here()).status, 64);
+  EXPECT_EQ(run(shell({"--size", "2"}, "true"), here()).status, 64);
+}
+
+TEST_F(LockctlRun, SaysWhoIsInTheWayUnlessQuiet) {
+  const Fd holder = hold("a", "EX");
+  const Ended told = run(shell({"-n"}, "true"), here());
+  EXPECT_THAT(told.err, AllOf(HasSubstr("default/a"), HasSubstr(std::to_string(getpid())),
+                              HasSubstr("lockctl show default/a")));
+  EXPECT_EQ(run(shell({"-n", "-q"}, "true"), here()).err, "");
+}
+
+TEST_F(LockctlRun, PassesSignalsOn) {
+  const std::vector<std::pair<int, std::string>> signals = {{SIGTERM, "TERM"}, {SIGINT, "INT"},
+                                                            {SIGHUP, "HUP"},   {SIGQUIT, "QUIT"},
+                                                            {SIGUSR1, "USR1"}, {SIGUSR2, "USR2"}};
+  for (const auto& [number, name] : signals) {
+    Program program(shell({}, until(name, "echo got " + name + "; exit 7")), here());
+    ASSERT_TRUE(program.eventually_says("ready")) << name;
+    program.signal(number);
+    EXPECT_EQ(program.wait(), 7) << name;
+    EXPECT_THAT(program.out(), HasSubstr("got " + name));
+  }
+}
+
+TEST_F(LockctlRun, ASignalWhileItWaitsEndsItAndTheCommandNeverBegins) {
+  const Fd holder = hold("a", "EX");
+  Program program(shell({}, "echo begun"), here());
+  ASSERT_TRUE(eventually_waiting(1));
+  program.signal(SIGTERM);
+  EXPECT_EQ(program.wait(), 128 + SIGTERM);
+  EXPECT_TRUE(eventually_waiting(0));
+  EXPECT_EQ(program.out(), "");
+}
+
+TEST_F(LockctlRun, SignalsAtAnyMomentEndItOrReachTheCommand) {
+  for (int i = 0; i < 200; ++i) {
+    Program program(shell({}, "exec sleep 1000"), here());
+    usleep(static_cast<useconds_t>(i * 50));
+    program.signal(SIGTERM);
+    ASSERT_EQ(program.wait(), 128 + SIGTERM) << i;
+    ASSERT_TRUE(eventually_free()) << i << ": something is left that holds it";
+  }
+}
+
+TEST_F(LockctlRun, StoppedAndContinuedItKeepsWaiting) {
+  Fd holder = hold("a", "EX");
+  Program program(shell({"-w", "100"}, "echo begun"), here());
+  ASSERT_TRUE(eventually_waiting(1));
+  program.signal(SIGSTOP);
+  program.signal(SIGCONT);
+  holder.reset();
+  EXPECT_EQ(program.wait(), 0) << program.err();
+  EXPECT_EQ(program.out(), "begun\n");
+}
+
+TEST_F(LockctlRun, AnIgnoredSigchldDoesNotHideTheStatus) {
+  auto circumstances = here();
+  circumstances.ignored = {SIGCHLD};
+  EXPECT_EQ(run(shell({}, "exit 6"), circumstances).status, 6);
+}
+
+TEST_F(LockctlRun, KilledItLeavesTheLockToItsCommandAsLongAsThatRuns) {
+  Program program(shell({}, "echo $$; exec sleep 1000"), here());
+  ASSERT_TRUE(program.eventually_says("\n"));
+  const pid_t command = std::stoi(program.out());
+  program.signal(SIGKILL);
+  EXPECT_EQ(program.wait(), 128 + SIGKILL);
+  EXPECT_EQ(run(shell({"-n"}, "true"), here()).status, 1) << "it is still held";
+  kill(command, SIGKILL);
+  EXPECT_TRUE(eventually_free());
+}
+
+TEST_F(LockctlRun, KilledWithCloseItsCommandIsEndedToo) {
+  Program program(shell({"-o"}, until("TERM", "echo told; exit 0")), here());
+  ASSERT_TRUE(program.eventually_says("ready"));
+  program.signal(SIGKILL);
+  EXPECT_EQ(program.wait(), 128 + SIGKILL);
+  EXPECT_TRUE(program.eventually_says("told"));
+  EXPECT_TRUE(eventually_free());
+}
+
+TEST_F(LockctlRun, ABrokenLockEndsTheCommandByTerm) {
+  Program program(shell({}, until("TERM", "echo told; exit 0")), here());
+  ASSERT_TRUE(program.eventually_says("ready"));
+  ASSERT_EQ(control("break a \"it hangs\"").first, 0);
+  EXPECT_EQ(program.wait(), 79);
+  EXPECT_THAT(program.out(), HasSubstr("told"));
+  EXPECT_THAT(program.err(), AllOf(HasSubstr("default/a was lost"), HasSubstr("it hangs")));
+}
+
+TEST_F(LockctlRun, ABrokenLockEndsTheCommandByKillIfSaid) {
+  Program program(shell({"--onlost", "kill"}, until("TERM", "echo told; exit 0")), here());
+  ASSERT_TRUE(program.eventually_says("ready"));
+  ASSERT_EQ(control("break a").first, 0);
+  EXPECT_EQ(program.wait(), 79);
+  EXPECT_THAT(program.out(), ::testing::Not(HasSubstr("told")));
+}
+
+TEST_F(LockctlRun, ABrokenLockLeavesTheCommandAloneIfSaid) {
+  Program program(shell({"--onlost", "none"}, until("USR1", "exit 5")), here());
+  ASSERT_TRUE(program.eventually_says("ready"));
+  ASSERT_EQ(control("break a").first, 0);
+  EXPECT_TRUE(program.eventually_says("goes on without it"));
+  program.signal(SIGUSR1);
+  EXPECT_EQ(program.wait(), 5);
+}
+
+TEST_F(LockctlRun, WithoutAForkTheMountTellsTheCommandOfALoss) {
+  Program program(shell({"-F"}, until("TERM", "echo told; exit 8")), here());
+  ASSERT_TRUE(program.eventually_says("ready"));
+  ASSERT_EQ(control("break a").first, 0);
+  EXPECT_EQ(program.wait(), 8);
+  EXPECT_THAT(program.out(), HasSubstr("told"));
+}
+
+TEST_F(LockctlRun, TheEndOfItsTtlIsALoss) {
+  Program program(shell({"--ttl", "200ms"}, until("TERM", "echo told; exit 0")), here());
+  EXPECT_EQ(program.wait(), 79);
+  EXPECT_THAT(program.err(), HasSubstr("default/a was lost"));
+}
+
+TEST_F(LockctlRun, SaysWhyItIsLostHoweverLongThePictureIs) {
+  std::vector<Fd> others;
+  const std::string note(3000, 'n');
+  for (int i = 0; i < 60; ++i) others.push_back(hold("a", "PR note=" + note));
+  const Ended ended = run(shell({"-s", "--ttl", "50ms"}, "exec sleep 1000"), here());
+  EXPECT_EQ(ended.status, 79);
+  EXPECT_THAT(ended.err, HasSubstr("ttl"));
+}
+
+TEST_F(LockctlRun, TheEndOfTheMountIsALoss) {
+  const Mount mount;
+  auto circumstances = here();
+  circumstances.environment["LOCKFS_MOUNT"] = mount.path();
+  Program program(shell({}, until("TERM", "echo told; exit 0")), circumstances);
+  ASSERT_TRUE(program.eventually_says("ready"));
+  kill(mount.daemon(), SIGKILL);
+  EXPECT_EQ(program.wait(), 79);
+  EXPECT_EQ(run(shell({}, "true"), circumstances).status, 69);
+}
+
+TEST_F(LockctlRun, OnATerminalItSaysForWhomItWaits) {
+  const Fd holder = hold("a", "EX");
+  Terminal terminal(shell({}, "echo begun"), here().environment);
+  EXPECT_TRUE(terminal.eventually_writes("Ctrl-C gives up"));
+  EXPECT_THAT(terminal.written(),
+              ContainsRegex("waiting for default/a, held EX by pid " + std::to_string(getpid()) +
+                            " .ctl_tests. since [0-9]"));
+  terminal.press("\x03");
+  EXPECT_EQ(terminal.wait(), 128 + SIGINT);
+  EXPECT_TRUE(eventually_waiting(0));
+}
+
+TEST_F(LockctlRun, ATerminalsInterruptReachesTheCommandOnce) {
+  // Perl counts each; a shell takes two in a row for one.
+  const std::string script =
+      "$| = 1; $SIG{INT} = sub { print \"got \", ++$n, \"\\n\" }; $SIG{TERM} = sub { exit 7 };"
+      "print \"ready\\n\"; sleep 1 while 1";
+  Terminal terminal(line({"run", "a", "--", "perl", "-e", script}), here().environment);
+  ASSERT_TRUE(terminal.eventually_writes("ready"));
+  terminal.press("\x03");
+  ASSERT_TRUE(terminal.eventually_writes("got 1"));
+  terminal.signal(SIGTERM);
+  EXPECT_EQ(terminal.wait(), 7);
+  EXPECT_THAT(terminal.written(), ::testing::Not(HasSubstr("got 2")));
+}
+
+TEST_F(LockctlRun, ATerminalThatHangsUpReachesTheCommand) {
+  const std::string told = mount_.path() + ".told";
+  Terminal terminal(shell({}, "trap 'echo told >" + told +
+                                  "; exit 0' HUP; echo ready; while :; do sleep 0.02; done"),
+                    here().environment);
+  ASSERT_TRUE(terminal.eventually_writes("ready"));
+  terminal.hang_up();
+  EXPECT_EQ(terminal.wait(), 0);
+  EXPECT_EQ(slurp(told), "told\n");
+  unlink(told.c_str());
+}
+
+TEST_F(LockctlRun, ALossAtAnyMomentEndsIt) {
+  for (int i = 0; i < 30; ++i) {
+    const Ended ended =
+        run(shell({"--ttl", std::to_string(i / 3 + 1) + "ms"}, "exec sleep 1000"), here());
+    ASSERT_EQ(ended.status, 79) << ended.err;
+    ASSERT_TRUE(eventually_free());
+  }
+}
+
+TEST_F(LockctlRun, NeedsACommandAndALockspace) {
+  EXPECT_EQ(lockctl({"run", "a"}).status, 64);
+  EXPECT_EQ(lockctl({"run", "a", "--"}).status, 64);
+  EXPECT_EQ(lockctl({"run", "-c", "true", "a", "--", "true"}).status, 64);
+  EXPECT_EQ(lockctl({"run", "-c", "exit 3", "a"}).status, 3);
+  const Ended none = lockctl({"run", "nosuch/a", "--", "true"});
+  EXPECT_EQ(none.status, 66);
+  EXPECT_THAT(none.err, HasSubstr("mkdir"));
+}
+
+TEST_F(LockctlRun, AUserWhoMayNotLockThereIsToldSo) {
+  ASSERT_EQ(mkdir((mount_.path() + "/mine").c_str(), 0700), 0);
+  const Ended ended = lockctl({"run", "mine/a", "--", "true"}, 4242);
+  EXPECT_EQ(ended.status, 77);
+  EXPECT_THAT(ended.err, HasSubstr("mine/a"));
+  EXPECT_EQ(lockctl({"run", "a", "--", "true"}, 4242).status, 0);
+}
+
+}  // namespace
+}  // namespace lockfs::test
