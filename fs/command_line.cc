@@ -100,7 +100,7 @@ CommandLine::CommandLine(Caller caller)
     : app("lockfs: locks as files. Mounts SOURCE (a backend's URL, memory: by default) at "
           "MOUNTPOINT.",
           "lockfs") {
-  app.add_option("places", places, "[SOURCE] MOUNTPOINT");
+  app.add_option("places", places, "[SOURCE] MOUNTPOINT: a URL, and a directory");
   app.add_option("-o", lists, "mount options, apart by commas")
       ->type_name("OPTIONS")
       ->allow_extra_args(false);

@@ -34,7 +34,7 @@ bool Reload::run() {
     return false;
   }
   const Changes changes = take_changes(options_, *fresh);
-  set_log_level(options_.log_level);
+  set_log_level("info");  // Whoever asked for it is answered.
   if (changes.taken.empty()) {
     spdlog::info("SIGHUP: {} says nothing new that can change now", options_.config);
   } else {
@@ -44,6 +44,7 @@ bool Reload::run() {
     spdlog::warn("SIGHUP: {} cannot change while mounted; unmount and mount again for it",
                  fmt::join(changes.refused, ", "));
   }
+  set_log_level(options_.log_level);
   return !changes.taken.empty();
 }
 
