@@ -26,26 +26,26 @@ int fail(int status, const std::string& words) {
 
 std::shared_ptr<CLI::App> serve_app() {
   auto app = std::make_shared<CLI::App>("serve elock's protocol, in the foreground", "serve");
-  app->add_option("url",
+  app->add_option("URL",
                   "elock://[HOST][:PORT][?clients=N,idle=DUR,line=N]; without HOST on the loopback "
-                  "only");
+                  "only")
+      ->required();
   return app;
 }
 
 int serve_command(int argc, const char* const* argv, int (*watch_signals)(EventLoop& loop)) {
   const auto app = serve_app();
+  const CLI::Option* word = app->get_option("URL");
+  if (argc < 2) return fail(kUsage, "serve what? lockfs serve " + word->get_description());
   std::string url;
   try {
     app->parse(argc, argv);
-    if (app->count("url") != 0) url = app->get_option("url")->as<std::string>();
+    url = word->as<std::string>();
   } catch (const CLI::CallForHelp&) {
     std::cout << app->name("lockfs serve")->help();
     return 0;
   } catch (const CLI::ParseError& error) {
     return fail(kUsage, error.what());
-  }
-  if (url.empty()) {
-    return fail(kUsage, "serve what? lockfs serve " + app->get_option("url")->get_description());
   }
   set_up_log({});
   EventLoop loop;

@@ -9,15 +9,22 @@ namespace {
 
 using Words = std::map<std::string, std::vector<std::string>>;
 
-// The words of a type such as "TEXT:{one,two}".
-std::vector<std::string> words_in(const std::string& type) {
-  std::vector<std::string> words;
-  const size_t open = type.find('{');
-  const size_t close = type.find('}');
-  if (open == std::string::npos || close == std::string::npos || close < open) return words;
-  std::stringstream list(type.substr(open + 1, close - open - 1));
-  for (std::string word; std::getline(list, word, ',');) words.push_back(word);
-  return words;
+// What stands between two signs.
+std::string between(const std::string& text, char open, char close) {
+  const size_t start = text.find(open);
+  const size_t end = text.find(close);
+  if (start == std::string::npos || end == std::string::npos || end < start) return "";
+  return text.substr(start + 1, end - start - 1);
+}
+
+// Of a type such as "KEY:{one,two}" or "SECS:FLOAT in [0 - 10]".
+void read_type(const std::string& type, UsageOption& out) {
+  out.value = type.substr(0, type.find(':'));
+  out.bounds = between(type, '[', ']');
+  std::stringstream list(between(type, '{', '}'));
+  for (std::string word; std::getline(list, word, ',');) out.words.push_back(word);
+  const auto says = [&](const char* what) { return type.find(what) != std::string::npos; };
+  out.files = says("FILE") || says("DIR") || says("PATH");
 }
 
 UsageOption option_of(const CLI::Option& option, const Words& words) {
@@ -25,16 +32,15 @@ UsageOption option_of(const CLI::Option& option, const Words& words) {
   for (const std::string& name : option.get_snames()) out.names.push_back("-" + name);
   for (const std::string& name : option.get_lnames()) out.names.push_back("--" + name);
   if (!option.nonpositional()) out.names = {option.get_name(true)};
-  if (option.get_type_size_max() != 0) out.value = option.get_type_name();
+  if (option.get_type_size_max() != 0) read_type(option.get_type_name(), out);
   out.help = option.get_description();
   out.group = option.get_group();
-  out.words = words_in(out.value);
+  out.needed = option.get_required();
+  out.many = option.get_items_expected_max() > 1;
   for (const std::string& name : out.names) {
     const auto known = words.find(name);
     if (known != words.end()) out.words = known->second;
   }
-  const auto says = [&](const char* what) { return out.value.find(what) != std::string::npos; };
-  out.files = says("FILE") || says("DIR") || says("PATH");
   return out;
 }
 

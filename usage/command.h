@@ -11,10 +11,13 @@ namespace lockfs {
 struct UsageOption {
   std::vector<std::string> names;  ///< "-f", "--foreground"; of a positional its one name.
   std::string value;               ///< What stands behind it, as "FILE"; empty: nothing.
+  std::string bounds;              ///< Of that value, as "0 - 255"; empty: any.
   std::string help;
   std::string group;
   std::vector<std::string> words;  ///< One of which is the value, if there are any.
   bool files = false;              ///< The value is a path.
+  bool needed = false;
+  bool many = false;  ///< Of a positional: there may be several.
 };
 
 /// A command of a program, or the program itself.

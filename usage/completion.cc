@@ -24,9 +24,12 @@ std::string fish_quoted(const std::string& text) {
   return out + "'";
 }
 
+// A list of words by blanks has none that contains one.
 std::string joined(const std::vector<std::string>& words, std::string (*each)(const std::string&)) {
   std::string out;
-  for (const std::string& word : words) out += (out.empty() ? "" : " ") + each(word);
+  for (const std::string& word : words) {
+    if (word.find(' ') == std::string::npos) out += (out.empty() ? "" : " ") + each(word);
+  }
   return out;
 }
 std::string as_is(const std::string& word) { return word; }

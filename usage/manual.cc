@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // reStructuredText, for rst2man.
+#include <algorithm>
 #include <sstream>
 
 #include "usage/command.h"
@@ -24,30 +25,41 @@ std::string italic(const std::string& text) { return "*" + plain(text) + "*"; }
 std::string defined(const std::string& term, const std::string& meaning) {
   std::string out = term + "\n";
   std::stringstream lines(meaning.empty() ? "..." : meaning);
-  for (std::string line; std::getline(lines, line);) out += (line.empty() ? "" : "    ") + line + "\n";
+  for (std::string line; std::getline(lines, line);)
+    out += (line.empty() ? "" : "    ") + line + "\n";
   return out + "\n";
 }
 
 std::string term_of(const UsageOption& option) {
+  if (option.names.front().front() != '-') return italic(option.names.front());
   std::string out;
-  for (const std::string& name : option.names) {
-    const bool is_option = name.front() == '-';
-    out += (out.empty() ? "" : ", ") + (is_option ? bold(name) : italic(name));
-    if (is_option && !option.value.empty()) out += " " + italic(option.value);
-  }
-  return out;
+  for (const std::string& name : option.names) out += (out.empty() ? "" : ", ") + bold(name);
+  return out + (option.value.empty() ? "" : " " + italic(option.value));
 }
+
+std::string meaning_of(const UsageOption& option) {
+  std::string out = option.help;
+  std::string list;
+  for (const std::string& word : option.words) list += (list.empty() ? "" : ", ") + word;
+  if (!list.empty()) out += ": " + list;
+  if (!option.bounds.empty()) out += " (" + option.bounds + ")";
+  return plain(out);
+}
+
+// Each command has it; it is said of the program.
+bool is_help(const UsageOption& option) { return option.names.back() == "--help"; }
 
 std::string options_of(const UsageCommand& command) {
   std::string out;
   for (const UsageOption& option : command.positionals) {
-    out += defined(term_of(option), plain(option.help));
+    out += defined(term_of(option), meaning_of(option));
   }
   std::string group = "Options";
   for (const UsageOption& option : command.options) {
+    if (!command.path.empty() && is_help(option)) continue;
     if (option.group != group) out += plain(option.group) + ":\n\n";
     group = option.group;
-    out += defined(term_of(option), plain(option.help));
+    out += defined(term_of(option), meaning_of(option));
   }
   return out;
 }
@@ -63,8 +75,11 @@ std::string footer_of(const UsageCommand& command) {
 
 std::string line_of(const UsageCommand& command) {
   std::string out = bold(command.path);
-  if (!command.options.empty()) out += " [options]";
-  for (const UsageOption& option : command.positionals) out += " " + italic(option.names.front());
+  if (!std::all_of(command.options.begin(), command.options.end(), is_help)) out += " [options]";
+  for (const UsageOption& option : command.positionals) {
+    const std::string name = italic(option.names.front()) + (option.many ? " ..." : "");
+    out += option.needed ? " " + name : " [" + name + "]";
+  }
   return out;
 }
 

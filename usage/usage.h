@@ -33,7 +33,8 @@ struct Usage {
 std::optional<std::string> printed_usage(const Usage& usage, int argc, const char* const* argv);
 
 /// The parts of what it answers. Options of the group "" are left out, as in the help. A value's
-/// type says what a shell completes: {one,of,these}, FILE or DIR, else nothing.
+/// type says what it is, and behind a colon, as CLI11's checks have it, what it may be: a shell
+/// completes {one,of,these}, FILE and DIR.
 std::string manual_of(const CLI::App& app);
 std::string manual_of(const std::vector<UsageRow>& rows);
 std::string bash_completion(const Usage& usage);

@@ -23,12 +23,16 @@ class Program {
  public:
   Program() {
     app_.add_flag("-q,--quiet", quiet_, "say it's *nothing*");
-    app_.add_option("--format", format_, "how")->transform(CLI::IsMember({"text", "json"}));
+    app_.add_option("-F,--format", format_, "how")->transform(CLI::IsMember({"text", "json"}));
     app_.add_option("--config", format_, "a file")->type_name("FILE");
     app_.add_flag("--secret", quiet_, "not for all")->group("");
     CLI::App* run = app_.add_subcommand("run", "takes a lock, runs a command");
     run->add_option("name", format_, "of the lock")->required();
-    run->add_option("-w,--wait", format_, "seconds")->group("Waiting");
+    run->add_option("command", words_, "to run");
+    run->add_option("-w,--wait", seconds_, "seconds")
+        ->type_name("SECS")
+        ->check(CLI::Range(0, 9))
+        ->group("Waiting");
     run->footer("Exit status: 1 when it is held.");
     app_.add_subcommand("rest", "does nothing");
   }
@@ -41,7 +45,9 @@ class Program {
  private:
   CLI::App app_{"A program.", "prog"};
   bool quiet_ = false;
+  int seconds_ = 0;
   std::string format_;
+  std::vector<std::string> words_;
 };
 
 std::string output_of(const std::string& command) {
@@ -91,9 +97,12 @@ TEST(Usage, ManualHasOptionsCommandsGroupsAndFooters) {
   const std::string manual = *Program().says({"--print-manual"});
   EXPECT_THAT(manual, HasSubstr("**-q**, **--quiet**\n    say it's \\*nothing\\*\n"));
   EXPECT_THAT(manual, HasSubstr("**--config** *FILE*\n"));
-  EXPECT_THAT(manual, HasSubstr("**run** [options] *name*\n    takes a lock"));
-  EXPECT_THAT(manual, HasSubstr("    Waiting:\n"));
+  EXPECT_THAT(manual, HasSubstr("**run** [options] *name* [*command* ...]\n    takes a lock"));
+  EXPECT_THAT(manual, HasSubstr("**-F**, **--format** *TEXT*\n    how: text, json\n"));
+  EXPECT_THAT(manual,
+              HasSubstr("    Waiting:\n\n    **-w**, **--wait** *SECS*\n        seconds (0 - 9)"));
   EXPECT_THAT(manual, HasSubstr("Exit status: 1 when it is held."));
+  EXPECT_THAT(manual, HasSubstr("**rest**\n    does nothing"));
   EXPECT_THAT(manual, Not(HasSubstr("secret")));
   EXPECT_EQ(*Program().says({"--print-manual", "keys"}), "**a\\_key**\n    what it does (5)\n\n");
 }
@@ -140,7 +149,7 @@ TEST(Usage, ZshTakesItsScript) {
   EXPECT_EQ(offers("prog \"\""), "run:takes a lock, runs a command\nrest:does nothing\nfiles\n");
   EXPECT_THAT(offers("prog -"), HasSubstr("--quiet:say it's *nothing*\n"));
   EXPECT_EQ(offers("prog --config \"\""), "files\n");
-  EXPECT_EQ(offers("prog run -w \"\""), "TEXT\n");
+  EXPECT_EQ(offers("prog run -w \"\""), "SECS\n");
   EXPECT_THAT(offers("prog run -"), HasSubstr("--wait:seconds\n"));
 }
 
@@ -162,7 +171,7 @@ TEST(Usage, LockfsKnowsItsOwn) {
   const std::string lockfs = lockfs_binary();
   const std::string manual = output_of(lockfs + " --print-manual");
   EXPECT_THAT(manual, HasSubstr("**--check-config**"));
-  EXPECT_THAT(manual, HasSubstr("**serve** [options] *url*"));
+  EXPECT_THAT(manual, HasSubstr("**serve** *URL*"));
   EXPECT_THAT(output_of(lockfs + " --print-manual keys"),
               HasSubstr("**max\\_opens\\_per\\_user**"));
   EXPECT_THAT(output_of(lockfs + " --print-manual lockspace"), HasSubstr("**backend**"));
