@@ -148,6 +148,7 @@ std::optional<std::string> read_config_file(Options& options) {
 
 std::vector<UsageRow> lockspace_rows() {
   std::vector<UsageRow> rows;
+  rows.reserve(kSpaceKeys.size());
   for (const SpaceKey& key : kSpaceKeys) {
     rows.push_back({std::string(key.name), std::string(key.help)});
   }

@@ -36,6 +36,7 @@ std::string as_is(const std::string& word) { return word; }
 
 std::vector<std::string> names_of(const std::vector<UsageCommand>& commands) {
   std::vector<std::string> names;
+  names.reserve(commands.size());
   for (const UsageCommand& each : commands) names.push_back(each.name);
   return names;
 }
