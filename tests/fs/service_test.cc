@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // As a service: what systemd is told and when, and what SIGHUP changes.
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -51,9 +52,12 @@ class NotifySocket {
   }
   /// Puts words of others before all that will be said, so that there is room for `room` more.
   void fill(int room) {
-    const Fd other(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    ASSERT_EQ(connect(other.get(), address(), sizeof address_), 0);
-    while (send(other.get(), "x", 1, 0) == 1) {
+    // Each sender has a limit of its own; the queue is full when a new one cannot say anything.
+    for (bool full = false; !full;) {
+      full = true;
+      others_.emplace_back(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+      ASSERT_EQ(connect(others_.back().get(), address(), sizeof address_), 0);
+      while (send(others_.back().get(), "x", 1, 0) == 1) full = false;
     }
     for (int i = 0; i < room; ++i) EXPECT_EQ(take(), "x");
   }
@@ -75,10 +79,11 @@ class NotifySocket {
   std::string directory_ = "/tmp/lockfs-notify-XXXXXX";
   sockaddr_un address_{};
   Fd fd_;
+  std::vector<Fd> others_;
 };
 
-// The number of requests that the kernel waits for, of the mount there; nullopt: none is there.
-std::optional<int> requests_waiting(const std::string& mountpoint) {
+// The minor number of the mount there, by which the kernel calls it; empty: there is none.
+std::string number_of_mount(const std::string& mountpoint) {
   std::ifstream mounts("/proc/self/mountinfo");
   for (std::string line; std::getline(mounts, line);) {
     std::istringstream words(line);
@@ -86,11 +91,9 @@ std::optional<int> requests_waiting(const std::string& mountpoint) {
     std::string device;
     std::string place;
     words >> skipped >> skipped >> device >> skipped >> place;
-    if (place != mountpoint) continue;
-    const std::string number = device.substr(device.find(':') + 1);
-    return std::stoi("0" + slurp("/sys/fs/fuse/connections/" + number + "/waiting"));
+    if (place == mountpoint) return device.substr(device.find(':') + 1);
   }
-  return std::nullopt;
+  return {};
 }
 
 // A directory with a config file, and one for a mount that it starts.
@@ -99,13 +102,25 @@ class ServiceTest : public ::testing::Test {
   ServiceTest() {
     EXPECT_NE(mkdtemp(directory_.data()), nullptr);
     mkdir(mountpoint().c_str(), 0755);
+    mkdir(connections().c_str(), 0755);
+    EXPECT_EQ(::mount("fusectl", connections().c_str(), "fusectl", 0, nullptr), 0);
   }
   ~ServiceTest() override {
+    umount2(mountpoint().c_str(), MNT_DETACH);  // Where a test has failed.
+    umount2(connections().c_str(), MNT_DETACH);
+    rmdir(connections().c_str());
     unlink(file().c_str());
     rmdir(mountpoint().c_str());
     rmdir(directory_.c_str());
   }
   std::string mountpoint() const { return directory_ + "/m"; }
+  std::string connections() const { return directory_ + "/c"; }
+  /// What the mount has agreed with the kernel, of requests in the background: 12 until it has
+  /// agreed, then what lockfs asks for, 65535. 0: there is no mount.
+  int agreed_background() const {
+    const std::string number = number_of_mount(mountpoint());
+    return std::stoi("0" + slurp(connections() + "/" + number + "/max_background"));
+  }
   std::string file() const { return directory_ + "/lockfs.toml"; }
   void configure(const std::string& text) const { std::ofstream(file()) << text; }
   Mount mount_with(const std::string& text) const {
@@ -133,14 +148,14 @@ TEST_F(ServiceTest, IsReadyOnlyWhenTheMountAnswers) {
     return 127;
   });
   ASSERT_TRUE(eventually([&] { return sleeps_in(daemon.pid(), SYS_sendto); }));
-  EXPECT_EQ(requests_waiting(mountpoint()), 0) << "it is mounted, and has agreed with the kernel";
+  EXPECT_EQ(agreed_background(), 65535) << "it is mounted, and answers";
   EXPECT_THAT(systemd.next_after_filling(), StartsWith("STATUS=joining"));
   EXPECT_THAT(systemd.next(), StartsWith("READY=1\nSTATUS=serving memory: at " + mountpoint()));
   EXPECT_EQ(access((mountpoint() + "/.lockfs/version").c_str(), R_OK), 0);
   daemon.signal(SIGTERM);
   EXPECT_THAT(systemd.next(), StartsWith("STOPPING=1"));
   EXPECT_EQ(daemon.wait(), 0);
-  EXPECT_EQ(requests_waiting(mountpoint()), std::nullopt);
+  EXPECT_EQ(agreed_background(), 0);
 }
 
 TEST_F(ServiceTest, IsNeverReadyWithAMountThatFails) {
@@ -253,7 +268,7 @@ TEST_F(ServiceTest, AFileBelowTheMountIsNotAskedOfItself) {
           nullptr);
     return 127;
   });
-  ASSERT_TRUE(eventually([&] { return requests_waiting(mountpoint()) == 0; })) << slurp(log);
+  ASSERT_TRUE(eventually([&] { return agreed_background() == 65535; })) << slurp(log);
   daemon.signal(SIGHUP);
   EXPECT_TRUE(eventually([&] { return slurp(log).find("lies below") != std::string::npos; }))
       << slurp(log);
