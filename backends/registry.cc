@@ -139,15 +139,35 @@ using Row = BackendRow;
 constexpr std::array kRows = {Row{"memory", check_memory, make_memory},
                               Row{"file", check_file, make_file}, Row{"shm", check_shm, make_shm}};
 
-// What is in a module, and in which.
-struct Elsewhere {
-  std::string_view scheme;
-  const char* module;
-};
-constexpr std::array kElsewhere = {
-    Elsewhere{"dlm", "dlm"},          Elsewhere{"redis", "redis"}, Elsewhere{"rediss", "redis"},
-    Elsewhere{"redis+unix", "redis"}, Elsewhere{"etcd", "etcd"},   Elsewhere{"etcds", "etcd"},
-    Elsewhere{"ldlm", "ldlm"},        Elsewhere{"ldlms", "ldlm"},  Elsewhere{"elock", "elock"}};
+constexpr std::array kUsages = {
+    BackendUsage{"memory:", "this mount alone: every process of the host that sees it", nullptr},
+    BackendUsage{"file:DIR[?layout=libpod[,write]]",
+                 "every mount that sees the directory DIR, an absolute path; podman's locks there",
+                 nullptr},
+    BackendUsage{"shm:NAME[?locks=N | ?layout=libpod[,write]]",
+                 "every mount of this host; room for N locks (4096); podman's locks there",
+                 nullptr},
+    BackendUsage{"dlm:[?prefix=WORD]",
+                 "the nodes of a corosync cluster; prefix of the lockspaces' names (lockfs_)",
+                 "dlm"},
+    BackendUsage{"redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]",
+                 "every mount that uses that database; options lease=DUR (10s), prefix=WORD, "
+                 "password-file=FILE, db=N, layout=go-dlm",
+                 "redis"},
+    BackendUsage{"rediss://...", "the same by TLS; also ca=, cert=, key=FILE, verify=no", "redis"},
+    BackendUsage{"redis+unix:///PATH", "the same by a socket", "redis"},
+    BackendUsage{"etcd://[USER:PASSWORD@]HOST[:PORT],...",
+                 "every mount and program that locks in that cluster; options lease=SECONDS (10s), "
+                 "prefix=TEXT, password-file=FILE",
+                 "etcd"},
+    BackendUsage{"etcds://...", "the same by TLS; also ca=, cert=, key=FILE", "etcd"},
+    BackendUsage{"ldlm://[:PASSWORD@]HOST[:PORT]",
+                 "every mount and client of that LDLM server; options lease=SECONDS (10s), "
+                 "password-file=FILE",
+                 "ldlm"},
+    BackendUsage{"ldlms://...", "the same by TLS; also ca=, cert=, key=FILE", "ldlm"},
+    BackendUsage{"elock://HOST[:PORT]",
+                 "every mount and client of that elock server; option timeout=DUR (30s)", "elock"}};
 
 // PROGRAM/../lib/lockfs, where it is installed and where it was built.
 std::string module_directory() {
@@ -194,18 +214,18 @@ std::string_view scheme_of(std::string_view url) {
 
 std::string known_schemes() {
   std::string known = "known here: ";
-  for (const Row& row : kRows) known += std::string(row.scheme) + ":, ";
-  for (const Elsewhere& row : kElsewhere) known += std::string(row.scheme) + ":, ";
+  for (const BackendUsage& usage : kUsages) known += std::string(scheme_of(usage.url)) + ":, ";
   known.resize(known.size() - 2);
   return known;
 }
 
 // Null: no module has it.
 Loaded module_of(std::string_view scheme) {
-  const auto* row = std::find_if(kElsewhere.begin(), kElsewhere.end(),
-                                 [&](const Elsewhere& each) { return each.scheme == scheme; });
-  if (row == kElsewhere.end()) return nullptr;
-  auto module = load(row->module);
+  const auto* usage = std::find_if(kUsages.begin(), kUsages.end(), [&](const BackendUsage& each) {
+    return scheme_of(each.url) == scheme;
+  });
+  if (usage == kUsages.end() || usage->module == nullptr) return nullptr;
+  auto module = load(usage->module);
   if (!module) return tl::make_unexpected(std::string(scheme) + ": " + module.error());
   return module;
 }
@@ -227,6 +247,8 @@ tl::expected<const Row*, std::string> row_of(std::string_view url) {
 }
 
 }  // namespace
+
+std::span<const BackendUsage> backend_usages() { return kUsages; }
 
 Wrong check_backend_url(std::string_view url) {
   const auto row = row_of(url);

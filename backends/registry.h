@@ -2,6 +2,7 @@
 #pragma once
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <tl/expected.hpp>
@@ -11,6 +12,14 @@
 #include "core/lock_backend.h"
 
 namespace lockfs {
+
+/// A form of URLs, whether or not what it needs is on this host.
+struct BackendUsage {
+  std::string_view url;   ///< From its scheme on, "shm:NAME"; options stand behind a '?'.
+  std::string_view help;  ///< Who shares the locks; the options.
+  const char* module;     ///< What has it; null: the program.
+};
+std::span<const BackendUsage> backend_usages();
 
 /// What is wrong with a URL, in words; nullopt when a backend could be made of it.
 std::optional<std::string> check_backend_url(std::string_view url);

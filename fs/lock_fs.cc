@@ -61,9 +61,7 @@ LockFs::LockFs(EventLoop& loop, const Options& options, Backends backends)
   // So that the stream is never empty: tail takes a file of no bytes for one that it cannot seek.
   table_.journal.add(Happening::Kind::kStarted, loop.timers.now(), {}, {});
   table_.journal.on_new = [this] { note_event(); };
-  table_.quota.limits = {options.max_opens_per_user, options.max_waiters_per_user,
-                         options.max_names_per_user};
-  table_.idle_limit = options.idle_names;
+  take_limits();
   table_.host = painter_.host();
   std::map<std::string, LockspaceOptions> spaces = options.lockspaces;
   spaces.try_emplace("default");
@@ -79,6 +77,12 @@ LockFs::LockFs(EventLoop& loop, const Options& options, Backends backends)
       if (--joining_ == 0 && when_joined_) when_joined_(joined_);
     });
   }
+}
+
+void LockFs::take_limits() {
+  table_.quota.limits = {options_.max_opens_per_user, options_.max_waiters_per_user,
+                         options_.max_names_per_user};
+  table_.idle_limit = options_.idle_names;
 }
 
 void LockFs::when_joined(std::function<void(LockErrc)> ready) {

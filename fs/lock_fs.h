@@ -41,6 +41,8 @@ class LockFs final : public LockObserver {
   /// Calls `ready` once the lockspaces that are there from the start are joined, or cannot be: with
   /// what became of `default`.
   void when_joined(std::function<void(LockErrc)> ready);
+  /// The options have other limits now; they hold for what is asked from now on.
+  void take_limits();
   /// The mount is gone: ends what still waits for an answer. Nothing comes after it.
   void end();
 

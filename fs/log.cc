@@ -101,6 +101,10 @@ void set_up_log(const Options& options) {
   fuse_set_log_func(log_libfuse);
 }
 
+void set_log_level(const std::string& level) {
+  spdlog::default_logger()->set_level(spdlog::level::from_str(level));
+}
+
 void log_to_syslog(const Options& options) {
   auto sink = std::make_shared<spdlog::sinks::syslog_sink_st>("lockfs", LOG_PID, LOG_DAEMON, false);
   auto log = std::make_shared<spdlog::logger>("lockfs", sink);

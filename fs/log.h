@@ -16,6 +16,9 @@ void set_up_log(const Options& options);
 /// For a daemon whose terminal goes away: from now on to syslog.
 void log_to_syslog(const Options& options);
 
+/// From now on; the levels of Options::log_level.
+void set_log_level(const std::string& level);
+
 /// `text` with control characters, quotes and backslashes escaped as in JSON.
 std::string escaped(std::string_view text);
 

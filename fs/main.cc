@@ -11,12 +11,16 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <iostream>
 
 #include "backends/late_backend.h"
 #include "backends/registry.h"
+#include "fs/command_line.h"
 #include "fs/log.h"
+#include "fs/reload.h"
 #include "fs/serve.h"
+#include "fs/service_state.h"
 #include "fs/session.h"
 
 namespace lockfs {
@@ -69,7 +73,7 @@ class Parent {
   int write_end_ = -1;
 };
 
-int watch_signals(EventLoop& loop) {
+int watch_signals(EventLoop& loop, const std::function<void()>& hangup) {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGINT);
@@ -78,13 +82,28 @@ int watch_signals(EventLoop& loop) {
   sigprocmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
   const int fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
-  loop.watch(fd, [&loop, fd] {
+  loop.watch(fd, [&loop, fd, hangup] {
     signalfd_siginfo info{};
     if (read(fd, &info, sizeof info) != sizeof info) return false;
-    if (info.ssi_signo != SIGHUP) loop.stop();
+    if (info.ssi_signo == SIGHUP) {
+      hangup();
+    } else {
+      loop.stop();
+    }
     return true;
   });
   return fd;
+}
+
+int end_by_signals(EventLoop& loop) {
+  return watch_signals(loop, [] {});
+}
+
+// SIGHUP, whenever it comes: systemd is told what `state` says once it is done.
+void read_again(Reload& reload, LockFs& fs, const std::string& state) {
+  tell_systemd_of_reload();
+  if (reload.run()) fs.take_limits();
+  tell_systemd("READY=1\n" + state);
 }
 
 tl::expected<std::map<std::string, std::unique_ptr<LockBackend>>, std::string> make_backends(
@@ -109,9 +128,13 @@ tl::expected<std::map<std::string, std::unique_ptr<LockBackend>>, std::string> m
   return backends;
 }
 
-int serve(const Options& options, Parent& parent) {
+int serve(const Options& options, Reload& reload, Parent& parent) {
   EventLoop loop;
-  const int signals = watch_signals(loop);  // Before any backend starts a thread.
+  std::function<void()> hangup;
+  // Before any backend starts a thread.
+  const int signals = watch_signals(loop, [&hangup] { hangup(); });
+  const std::string place = shown_url(options.source) + " at " + options.mountpoint;
+  tell_systemd("STATUS=joining the lockspaces of " + place);
   auto backends = make_backends(options, loop);
   if (!backends) {
     spdlog::error("{}", backends.error());
@@ -122,6 +145,11 @@ int serve(const Options& options, Parent& parent) {
   LockFs fs(loop, options, by_space);
   Session session(loop, fs, options);
   int status = kOk;
+  bool ready = false;
+  hangup = [&] {
+    if (ready) return read_again(reload, fs, "STATUS=serving " + place);
+    if (reload.run()) fs.take_limits();
+  };
   session.on_ready([&](const std::optional<std::string>& refusal) {
     if (refusal) {
       spdlog::error("{}", *refusal);
@@ -129,6 +157,8 @@ int serve(const Options& options, Parent& parent) {
       return;
     }
     spdlog::info("{} serves {}", options.mountpoint, shown_url(options.source));
+    ready = true;
+    tell_systemd("READY=1\nSTATUS=serving " + place);
     parent.tell_ready();
   });
   if (const auto refusal = session.read_options()) {
@@ -149,13 +179,18 @@ int serve(const Options& options, Parent& parent) {
     if (const auto failure = session.mount()) fail(*failure);
   });
   loop.run();
+  tell_systemd("STOPPING=1\nSTATUS=unmounting " + options.mountpoint);
   close(signals);
   return status;
 }
 
 int run(int argc, char** argv) {
   if (argc > 1 && std::string_view(argv[1]) == "serve") {
-    return serve_command({argv + 2, argv + argc}, watch_signals);
+    return serve_command(argc - 1, argv + 1, end_by_signals);
+  }
+  if (const auto text = printed_usage(argc, argv)) {
+    std::cout << *text;
+    return kOk;
   }
   auto options = parse_options(argc, argv);
   if (!options) {
@@ -171,6 +206,7 @@ int run(int argc, char** argv) {
     std::cout << "all is well\n";
     return kOk;
   }
+  if (options->fake) return kOk;
   set_up_log(*options);
   std::array<char, PATH_MAX> absolute{};
   if (realpath(options->mountpoint.c_str(), absolute.data()) == nullptr) {
@@ -186,8 +222,9 @@ int run(int argc, char** argv) {
               << ": a mountpoint is a directory, this is none\n";
     return kFailed;
   }
+  Reload reload(argc, argv, *options);
   Parent parent(*options);
-  return serve(*options, parent);
+  return serve(*options, reload, parent);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/timer_queue.h"
+#include "usage/usage.h"
 
 namespace lockfs {
 
@@ -18,6 +19,7 @@ struct LockspaceOptions {
   std::string backend;  ///< URL; empty: the mount's source.
   std::optional<mode_t> mode;
   std::optional<uint64_t> capacity;
+  bool operator==(const LockspaceOptions&) const = default;
 };
 
 /// All that can be set, from the command line, from `-o` and from the config file: a key has the
@@ -39,6 +41,7 @@ struct Options {
   bool foreground = false;
   bool check_config = false;
   bool version = false;
+  bool fake = false;                       ///< mount -f: all but the mount.
   std::vector<std::string> mount_options;  ///< For libfuse and the kernel.
   std::map<std::string, LockspaceOptions> lockspaces;
 };
@@ -51,7 +54,8 @@ struct OptionsError {
 };
 tl::expected<Options, OptionsError> parse_options(int argc, const char* const* argv);
 
-/// Adds what a config file's text says; `where` names it in errors. nullopt when all is well.
+/// Adds what a config file's text says. nullopt when all is well, else all that is wrong, in one
+/// line, each with its line in the file; `where` names that.
 std::optional<std::string> parse_config(Options& options, std::string_view text,
                                         const std::string& where);
 
@@ -60,5 +64,19 @@ std::optional<std::string> set_option(Options& options, std::string_view key,
                                       std::string_view value);
 /// All keys with their present values.
 std::vector<std::pair<std::string, std::string>> option_values(const Options& options);
+bool is_option_key(std::string_view name);
+/// All keys with what they mean and their defaults, for the manual.
+std::vector<UsageRow> option_rows();
+
+/// "0770" and the like.
+tl::expected<mode_t, std::string> parse_mode_bits(std::string_view value);
+
+/// Takes over from `fresh`, for a mount that serves, what may change meanwhile: the level of the
+/// log, limits, idle_names, capacity.
+struct Changes {
+  std::vector<std::string> taken;    ///< "capacity=5"
+  std::vector<std::string> refused;  ///< What is another one but stays: "poll=0us", "lockspace.a".
+};
+Changes take_changes(Options& options, const Options& fresh);
 
 }  // namespace lockfs
