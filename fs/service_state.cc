@@ -1,34 +1,34 @@
 // SPDX-License-Identifier: MIT
 #include "fs/service_state.h"
 
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
+#include <dlfcn.h>
+#include <spdlog/spdlog.h>
 
-#include <cstddef>
 #include <cstdlib>
-#include <cstring>
 #include <ctime>
 
 namespace lockfs {
 
-// Not by libsystemd: its libraries would cost each start, of whomever, half as much time again.
-void tell_systemd(const std::string& state) {
-  const char* place = std::getenv("NOTIFY_SOCKET");
-  sockaddr_un address{};
-  const size_t length = place != nullptr ? std::strlen(place) : 0;
-  if (length < 2 || length >= sizeof address.sun_path) return;
-  if (place[0] != '/' && place[0] != '@') return;
-  address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, place, length);
-  if (place[0] == '@') address.sun_path[0] = '\0';
-  const int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return;
-  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
-  if (connect(fd, reinterpret_cast<const sockaddr*>(&address), size) == 0) {
-    [[maybe_unused]] const ssize_t told = send(fd, state.data(), state.size(), MSG_NOSIGNAL);
+namespace {
+
+using Notify = int (*)(int unset_environment, const char* state);
+
+// Loaded by who is a service only: its libraries would cost each start half as much time again.
+Notify load_notify() {
+  void* library = dlopen("libsystemd.so.0", RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) {
+    spdlog::error("systemd cannot be told how the mount fares: {}", dlerror());
+    return nullptr;
   }
-  close(fd);
+  return reinterpret_cast<Notify>(dlsym(library, "sd_notify"));
+}
+
+}  // namespace
+
+void tell_systemd(const std::string& state) {
+  if (std::getenv("NOTIFY_SOCKET") == nullptr) return;
+  static const Notify notify = load_notify();
+  if (notify != nullptr) notify(0, state.c_str());
 }
 
 void tell_systemd_of_reload() {
