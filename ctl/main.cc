@@ -9,6 +9,7 @@
 #include "ctl/failure.h"
 #include "ctl/options.h"
 #include "ctl/words.h"
+#include "usage/usage.h"
 
 #ifndef LOCKFS_VERSION
 #error LOCKFS_VERSION comes from the build
@@ -61,6 +62,10 @@ const std::map<std::string, Command>& commands() {
 int run(int argc, char** argv) {
   Arguments arguments;
   const auto app = make_app(arguments);
+  if (const auto text = printed_usage({*app}, argc, argv)) {
+    std::cout << *text;
+    return static_cast<int>(ExitCode::kOk);
+  }
   try {
     app->parse(argc, argv);
   } catch (const CLI::CallForHelp& help) {
