@@ -25,8 +25,9 @@ errno, or the exit code, stands behind what was done; the words stand below. Pid
 those of the run.
 """
 
-SOURCES = ["fs/command.cc", "fs/control_file.cc", "fs/lock_fs.cc", "fs/lock_fs_locks.cc",
-           "fs/main.cc", "fs/options.cc", "fs/picture.cc", "fs/serve.cc", "fs/session.cc",
+SOURCES = ["fs/command.cc", "fs/command_line.cc", "fs/config_file.cc", "fs/control_file.cc",
+           "fs/lock_fs.cc", "fs/lock_fs_locks.cc",
+           "fs/main.cc", "fs/options.cc", "fs/picture.cc", "fs/reload.cc", "fs/serve.cc", "fs/session.cc",
            "core/words.cc", "backends/registry.cc",
            "backends/*/*_url.cc", "backends/server_url.h", "backends/net/endpoint.cc",
            "backends/dlm/module.cc"]
@@ -48,9 +49,11 @@ def sentences(source):
 
 
 def not_provoked(text):
-    """What the sources have, and neither the page nor --help."""
-    helped = subprocess.run([LOCKFS, "--help"], stdout=subprocess.PIPE, text=True).stdout
-    seen = " ".join((text + helped).split())
+    """What the sources have, and neither the page nor the help nor the manual."""
+    helped = "".join(subprocess.run([LOCKFS, *words], stdout=subprocess.PIPE, text=True).stdout
+                     for words in (["--help"], ["--print-manual", "urls"],
+                                   ["--print-manual", "lockspace"]))
+    seen = " ".join((text + helped.replace("\\", "").replace("`", "").replace("*", "")).split())
     lines = []
     for pattern in SOURCES:
         for file in sorted(glob.glob(os.path.join(page.ROOT, pattern))):
