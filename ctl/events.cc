@@ -34,7 +34,9 @@ double number_of(const json& event, const char* key) {
 
 std::string who(const json& event) {
   const std::string comm = text_of(event, "comm");
-  std::string out = event.contains("pid") ? "pid " + text_of(event, "pid") : "";
+  std::string out = event.contains("pid")      ? "pid " + text_of(event, "pid")
+                    : event.contains("thread") ? "thread " + text_of(event, "thread")
+                                               : "";
   if (!comm.empty()) out += out.empty() ? comm : " (" + comm + ")";
   const auto uid = event.find("uid");
   if (uid != event.end() && uid->is_number_unsigned()) out += " of " + user_name(uid->get<uid_t>());
@@ -68,8 +70,8 @@ std::string happened(const json& event, const std::string& name, const Style& st
     return "released" + mode(event) + " by " + who(event) + after(event, ", held ", "held");
   }
   if (name == "waiting") return who(event) + " waits for" + mode(event);
-  if (name == "timeout") {
-    return style.bad("timeout") + ": " + who(event) + " gave up waiting for" + mode(event) +
+  if (name == "timeout" || name == "interrupted") {
+    return style.bad(name) + ": " + who(event) + " gave up waiting for" + mode(event) +
            after(event, " after ", "waited");
   }
   if (name == "deadlock") {
@@ -80,8 +82,9 @@ std::string happened(const json& event, const std::string& name, const Style& st
   if (name == "broken") {
     return style.bad("broken") + ", " + who(event) + " has lost it" + because(event);
   }
+  if (name == "started") return "lockfs " + text_of(event, "version") + " has begun";
   const std::string backend = text_of(event, "backend");
-  if (name == "backend_up") return "the backend " + backend + " is in reach again";
+  if (name == "backend_up") return "the backend " + backend + " is in reach";
   if (name == "backend_down") {
     return style.bad("the backend " + backend + " is out of reach") + because(event);
   }
@@ -137,7 +140,9 @@ ExitCode show_events(const MountPoint& mount, const EventsOptions& options) {
         errno == ENOENT
             ? fmt::format("the lockfs of {} tells no events: it is older than lockctl",
                           printable(mount.path))
-            : fmt::format("{}: {}", printable(mount.info_file("events")), std::strerror(errno)));
+            : fmt::format(
+                  "{}: {}{}", printable(mount.info_file("events")), std::strerror(errno),
+                  errno == EACCES ? ": events tell of all lockspaces, so they are root's" : ""));
   }
   const Style style = Style::of(STDOUT_FILENO);
   const int error = follow(file.get(), [&](const std::string& line) {

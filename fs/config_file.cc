@@ -71,9 +71,9 @@ void read_lockspace(Options& options, const std::string& name, const toml::node&
   }
   if (name.empty() || name.size() > 255 || name.front() == '.' ||
       name.find_first_of(std::string_view("/\0", 2)) != std::string::npos) {
-    return note(mistakes, node,
-                "'" + name +
-                    "' cannot be a lockspace's name: 1 to 255 bytes, no '/', no leading '.'");
+    return note(
+        mistakes, node,
+        "'" + name + "' cannot be a lockspace's name: 1 to 255 bytes, no '/', no leading '.'");
   }
   LockspaceOptions space;
   for (const auto& [key, value] : *node.as_table()) {

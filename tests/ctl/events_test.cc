@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <csignal>
 #include <thread>
 
 #include "tests/ctl/program.h"
@@ -46,7 +47,12 @@ TEST(LockctlEvents, EachIsALineOfWords) {
   EXPECT_THAT(words(event("broken", R"("why":"by uid 0")")),
               EndsWith("broken, " + who + " has lost it: by uid 0"));
   EXPECT_THAT(words(R"({"event":"backend_up","backend":"redis"})"),
-              EndsWith("the backend redis is in reach again"));
+              EndsWith("the backend redis is in reach"));
+  EXPECT_THAT(words(event("interrupted", R"("waited":2)")),
+              EndsWith("interrupted: " + who + " gave up waiting for EX after 2.0 s"));
+  EXPECT_THAT(words(R"({"event":"started","version":"1.2.3"})"),
+              EndsWith("lockfs 1.2.3 has begun"));
+  EXPECT_THAT(words(R"({"event":"granted","lock":"a","thread":12})"), HasSubstr("to thread 12"));
   EXPECT_THAT(words(R"({"event":"backend_down","backend":"redis","why":"reset"})"),
               EndsWith("the backend redis is out of reach: reset"));
   EXPECT_THAT(words(R"({"event":"gap","lost":12})"), EndsWith("12 events were not read in time"));
@@ -77,6 +83,39 @@ TEST(LockctlEvents, LinesAreHandedOnAsTheyCome) {
   writer.join();
   close(ends[0]);
   EXPECT_THAT(lines, ElementsAre("one", "two", "three", "four"));
+}
+
+class LockctlEventsOfAMount : public LockctlTest {};
+
+TEST_F(LockctlEventsOfAMount, AreToldAsTheyHappen) {
+  const Program events(line({"events"}), here());
+  EXPECT_TRUE(events.eventually_says("has begun"));
+  {
+    const Fd held = hold("job", "EX");
+    EXPECT_TRUE(
+        events.eventually_says("default/job: granted EX to pid " + std::to_string(getpid())));
+  }
+  EXPECT_TRUE(events.eventually_says("default/job: released EX by pid"));
+}
+
+TEST_F(LockctlEventsOfAMount, AreJsonForPrograms) {
+  const Program events(line({"events", "--json"}), here());
+  const Fd held = hold("job", "EX");
+  EXPECT_TRUE(events.eventually_says(R"("event":"granted","lockspace":"default","lock":"job")"));
+}
+
+TEST_F(LockctlEventsOfAMount, EndWithTheMount) {
+  Program events(line({"events"}), here());
+  ASSERT_TRUE(events.eventually_says("has begun"));
+  ::kill(mount_.daemon(), SIGTERM);
+  EXPECT_EQ(events.wait(), 69);
+  EXPECT_THAT(events.err(), HasSubstr("has ended"));
+}
+
+TEST_F(LockctlEventsOfAMount, AreForRoot) {
+  const Ended ended = lockctl({"events"}, 4242);
+  EXPECT_EQ(ended.status, 77);
+  EXPECT_THAT(ended.err, HasSubstr("root's"));
 }
 
 }  // namespace
