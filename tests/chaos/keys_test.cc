@@ -83,7 +83,7 @@ TEST_F(Keys, AnotherUserCannotResumeEvenWithTheKey) {
     const Fd bens = open("a");
     EXPECT_EQ(write_command(bens.get(), "resume " + key), EPERM);
     EXPECT_EQ(mode_of(bens.get()), "none");
-    EXPECT_THAT(value_of(bens.get(), "this.error"), HasSubstr("not yours"));
+    EXPECT_THAT(value_of(bens.get(), "this.error"), HasSubstr("only that user may resume it"));
   }
   EXPECT_TRUE(eventually([&] {
     const std::string log = mount_.log();

@@ -265,7 +265,7 @@ TEST_P(RemoteFaults, ItIsToldHowTheServerIsReached) {
   };
   ASSERT_TRUE(works(0));
   EXPECT_TRUE(eventually(is_up));
-  EXPECT_EQ(metric(), "1");
+  EXPECT_TRUE(eventually([&] { return metric() == "1"; }));
   remote().kill();
   EXPECT_TRUE(eventually([&] {
     EXPECT_NE(exclusive(0, "asks"), 0);
@@ -275,7 +275,7 @@ TEST_P(RemoteFaults, ItIsToldHowTheServerIsReached) {
   remote().start();
   EXPECT_TRUE(works(0, 15));
   EXPECT_TRUE(eventually(is_up));
-  EXPECT_EQ(metric(), "1");
+  EXPECT_TRUE(eventually([&] { return metric() == "1"; }));
   const int fd = open((node(0).path() + "/.lockfs/events").c_str(), O_RDONLY | O_NONBLOCK);
   std::string events(1 << 20, '\0');
   events.resize(static_cast<size_t>(std::max<ssize_t>(read(fd, events.data(), events.size()), 0)));
