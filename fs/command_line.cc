@@ -27,8 +27,10 @@ std::vector<std::string> words_of(const std::string& list) {
 
 // What fstab says to mount(8) and to systemd, and the helper gets all the same.
 bool is_for_mount(const std::string& word) {
-  constexpr std::array kWords = {"defaults", "auto",  "noauto", "user",    "nouser",
-                                 "users",    "group", "owner",  "_netdev", "nofail"};
+  constexpr std::array kWords = {"defaults", "auto",        "noauto",      "user",     "nouser",
+                                 "users",    "group",       "owner",       "_netdev",  "nofail",
+                                 "relatime", "norelatime",  "strictatime", "lazytime", "nolazytime",
+                                 "diratime", "nosymfollow", "symfollow",   "loud",     "silent"};
   return std::find(kWords.begin(), kWords.end(), word) != kWords.end() || word.starts_with("x-") ||
          word.starts_with("X-") || word.starts_with("comment=") || word.starts_with("user=");
 }
@@ -42,6 +44,8 @@ Wrong read_mount_options(Options& options, const std::string& list) {
       if (equals == std::string::npos) return "option " + name + " needs a value";
       Wrong wrong = set_option(options, name, word.substr(equals + 1));
       if (wrong) return wrong;
+    } else if (name == "remount") {
+      return "a mount of lockfs cannot be changed: SIGHUP reads its config file again";
     } else if (name != "config" && !is_for_mount(word)) {
       options.mount_options.push_back(word);
     }
@@ -59,14 +63,6 @@ std::string config_of(const std::vector<std::string>& lists) {
   return file;
 }
 
-// Not in the app that parses: a mountpoint may be called serve.
-std::string help_of(CommandLine& line) {
-  line.app.add_subcommand(serve_app());
-  std::string out = line.app.help() + "\nOptions for -o and the config file:\n";
-  for (const UsageRow& row : option_rows()) out += fmt::format("  {:22}{}\n", row.name, row.help);
-  return out + "Other -o options go to the kernel and libfuse (ro, allow_other, ...).";
-}
-
 std::vector<UsageRow> url_rows() {
   std::vector<UsageRow> rows;
   for (const BackendUsage& usage : backend_usages()) {
@@ -75,10 +71,26 @@ std::vector<UsageRow> url_rows() {
   return rows;
 }
 
+// CLI11 knows no names for parts of one positional, nor a command beside it: serve is none in the
+// app that parses, for a mountpoint may be called so.
+std::string help_of(const CommandLine& line) {
+  std::string out = line.app.help();
+  out.replace(out.find("Usage:"), out.find("\nOptions:") - out.find("Usage:"),
+              "Usage: lockfs [OPTIONS] [SOURCE] MOUNTPOINT\n"
+              "       lockfs serve URL\n");
+  out += "\nOptions for -o and the config file:\n";
+  for (const UsageRow& row : option_rows()) out += fmt::format("  {:22}{}\n", row.name, row.help);
+  out += "Other -o options go to the kernel and libfuse (ro, allow_other, ...).\n\nSOURCE:\n";
+  for (const UsageRow& row : url_rows()) out += "  " + row.name + "\n";
+  return out +
+         "\nlockfs(8) tells what they are, lockfs.toml(5) of the config file; lockctl shows locks.";
+}
+
 // Files, and all of the places.
 Wrong believe(CommandLine& line) {
   Options& options = line.options;
-  if (const std::string file = config_of(line.lists); !file.empty()) options.config = file;
+  const std::string file = config_of(line.lists);
+  if (!file.empty() && !options.again) options.config = file;
   if (!options.config.empty()) {
     if (Wrong wrong = read_config_file(options)) return wrong;
   }
@@ -93,7 +105,11 @@ Wrong believe(CommandLine& line) {
   }
   if (!line.places.empty()) options.mountpoint = line.places.back();
   if (line.places.size() == 2) options.source = line.places.front();
-  return check_backend_url(options.source);
+  return options.again ? std::nullopt : check_backend_url(options.source);
+}
+
+tl::expected<Options, OptionsError> fail(const std::string& words) {
+  return tl::make_unexpected(OptionsError{printable(words), false});
 }
 
 }  // namespace
@@ -103,7 +119,7 @@ CommandLine::CommandLine(Caller caller)
           "MOUNTPOINT.",
           "lockfs") {
   app.add_option("places", places, "[SOURCE] MOUNTPOINT: a URL, and a directory");
-  app.add_option("-o", lists, "mount options, apart by commas")
+  app.add_option("-o", lists, "mount options, separated by commas")
       ->type_name("OPTIONS")
       ->allow_extra_args(false);
   if (caller == Caller::kMount) {
@@ -128,9 +144,6 @@ CommandLine::Caller caller_of(std::string_view program) {
 
 tl::expected<Options, OptionsError> parse_options(int argc, const char* const* argv) {
   CommandLine line(caller_of(argc > 0 ? argv[0] : ""));
-  const auto fail = [](const std::string& words) {
-    return tl::make_unexpected(OptionsError{printable(words), false});
-  };
   try {
     line.app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
@@ -143,7 +156,22 @@ tl::expected<Options, OptionsError> parse_options(int argc, const char* const* a
   return line.options;
 }
 
+tl::expected<Options, OptionsError> parse_options_again(int argc, const char* const* argv,
+                                                        const std::string& config) {
+  CommandLine line(caller_of(argc > 0 ? argv[0] : ""));
+  try {
+    line.app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return fail(error.what());
+  }
+  line.options.again = true;
+  line.options.config = config;
+  if (const Wrong wrong = believe(line)) return fail(*wrong);
+  return line.options;
+}
+
 std::optional<std::string> printed_usage(int argc, const char* const* argv) {
+  if (argc < 2 || !std::string_view(argv[1]).starts_with("--print-")) return std::nullopt;
   CommandLine line(CommandLine::Caller::kUser);
   line.app.add_subcommand(serve_app());
   std::vector<std::string> keys = {"config="};

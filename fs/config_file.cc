@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -33,7 +34,7 @@ struct SpaceKey {
 Wrong set_space_backend(LockspaceOptions& space, const toml::node& value) {
   if (!value.is_string()) return "backend is a string, a URL such as \"memory:\"";
   space.backend = value.as_string()->get();
-  return check_backend_url(space.backend);
+  return std::nullopt;
 }
 
 Wrong set_space_mode(LockspaceOptions& space, const toml::node& value) {
@@ -81,6 +82,9 @@ void read_lockspace(Options& options, const std::string& name, const toml::node&
       note(mistakes, value, "lockspace." + name + ": " + *wrong);
     }
   }
+  const Wrong wrong =
+      space.backend.empty() || options.again ? std::nullopt : check_backend_url(space.backend);
+  if (wrong) note(mistakes, *node.as_table()->get("backend"), "lockspace." + name + ": " + *wrong);
   options.lockspaces[name] = space;
 }
 
@@ -144,6 +148,11 @@ std::optional<std::string> parse_config(Options& options, std::string_view text,
 }
 
 std::optional<std::string> read_config_file(Options& options) {
+  // A pipe has nothing to say the second time, or never.
+  std::error_code error;
+  if (options.again && !std::filesystem::is_regular_file(options.config, error)) {
+    return options.config + ": is no regular file, or it is gone";
+  }
   std::ifstream file(options.config);
   std::stringstream text;
   const bool empty = file.peek() == std::ifstream::traits_type::eof();

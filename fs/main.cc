@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <fcntl.h>
 #include <spdlog/spdlog.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -31,6 +32,14 @@ constexpr int kOk = 0;
 constexpr int kFailed = 1;  ///< It could not mount, or the mount ended by an error.
 constexpr int kUsage = 2;   ///< An option, a URL or the config file is wrong.
 
+// To as many descriptors as we may have: file: keeps one for each lock.
+void raise_descriptors() {
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 // The daemon's word to the process that started it: one byte when the mount answers.
 class Parent {
  public:
@@ -55,6 +64,7 @@ class Parent {
   }
   void tell_ready() {
     if (write_end_ < 0) return;
+    [[maybe_unused]] const int moved = chdir("/");  // No directory is kept busy.
     [[maybe_unused]] const ssize_t told = write(write_end_, "r", 1);
     close(write_end_);
     write_end_ = -1;
@@ -99,11 +109,13 @@ int end_by_signals(EventLoop& loop) {
   return watch_signals(loop, [] {});
 }
 
-// SIGHUP, whenever it comes: systemd is told what `state` says once it is done.
+// SIGHUP: systemd is told what `state` says once it is done.
 void read_again(Reload& reload, LockFs& fs, const std::string& state) {
   tell_systemd_of_reload();
-  if (reload.run()) fs.take_limits();
-  tell_systemd("READY=1\n" + state);
+  reload.run([&fs, state](bool changed) {
+    if (changed) fs.take_limits();
+    tell_systemd("READY=1\n" + state);
+  });
 }
 
 tl::expected<std::map<std::string, std::unique_ptr<LockBackend>>, std::string> make_backends(
@@ -128,8 +140,9 @@ tl::expected<std::map<std::string, std::unique_ptr<LockBackend>>, std::string> m
   return backends;
 }
 
-int serve(const Options& options, Reload& reload, Parent& parent) {
+int serve(Options& options, int argc, char** argv, Parent& parent) {
   EventLoop loop;
+  Reload reload(loop, argc, argv, options);
   std::function<void()> hangup;
   // Before any backend starts a thread.
   const int signals = watch_signals(loop, [&hangup] { hangup(); });
@@ -147,8 +160,7 @@ int serve(const Options& options, Reload& reload, Parent& parent) {
   int status = kOk;
   bool ready = false;
   hangup = [&] {
-    if (ready) return read_again(reload, fs, "STATUS=serving " + place);
-    if (reload.run()) fs.take_limits();
+    if (ready) read_again(reload, fs, "STATUS=serving " + place);  // Else it has just been read.
   };
   session.on_ready([&](const std::optional<std::string>& refusal) {
     if (refusal) {
@@ -184,6 +196,28 @@ int serve(const Options& options, Reload& reload, Parent& parent) {
   return status;
 }
 
+// What stands in the way of a mount there, in words; else the place is made absolute, and so is the
+// config file: we leave this directory.
+std::optional<std::string> find_places(Options& options) {
+  std::array<char, PATH_MAX> absolute{};
+  struct stat place {};
+  const std::string& at = options.mountpoint;
+  if (realpath(at.c_str(), absolute.data()) == nullptr) {
+    return at + ": no such directory (or a dead mount: umount -l " + at + ")";
+  }
+  if (stat(absolute.data(), &place) != 0 && errno == ENOTCONN) {
+    return at + ": a mount whose daemon is gone; umount -l it first";
+  }
+  // The kernel would mount a file as well.
+  if (!S_ISDIR(place.st_mode)) return at + ": a mountpoint is a directory, this is none";
+  if (!at.starts_with("/dev/fd/")) options.mountpoint = absolute.data();
+  const bool by_descriptor = options.config.starts_with("/dev/fd/");
+  if (!by_descriptor && realpath(options.config.c_str(), absolute.data()) != nullptr) {
+    options.config = absolute.data();
+  }
+  return std::nullopt;
+}
+
 int run(int argc, char** argv) {
   if (argc > 1 && std::string_view(argv[1]) == "serve") {
     return serve_command(argc - 1, argv + 1, end_by_signals);
@@ -208,33 +242,32 @@ int run(int argc, char** argv) {
   }
   if (options->fake) return kOk;
   set_up_log(*options);
-  std::array<char, PATH_MAX> absolute{};
-  if (realpath(options->mountpoint.c_str(), absolute.data()) == nullptr) {
-    std::cerr << "lockfs: " << options->mountpoint
-              << ": no such directory (or a dead mount: umount -l " << options->mountpoint << ")\n";
+  if (const auto refusal = find_places(*options)) {
+    std::cerr << "lockfs: " << *refusal << "\n";
     return kFailed;
   }
-  if (!options->mountpoint.starts_with("/dev/fd/")) options->mountpoint = absolute.data();
-  struct stat place {};
-  if (stat(absolute.data(), &place) == 0 && !S_ISDIR(place.st_mode)) {
-    // The kernel would mount it, as a file.
-    std::cerr << "lockfs: " << options->mountpoint
-              << ": a mountpoint is a directory, this is none\n";
-    return kFailed;
-  }
-  Reload reload(argc, argv, *options);
+  raise_descriptors();
   Parent parent(*options);
-  return serve(*options, reload, parent);
+  return serve(*options, argc, argv, parent);
+}
+
+// mount(8) has codes of its own.
+int code_for(CommandLine::Caller caller, int code) {
+  constexpr int kMountUsage = 1;
+  constexpr int kMountFailed = 32;
+  if (caller == CommandLine::Caller::kUser || code == kOk) return code;
+  return code == kUsage ? kMountUsage : kMountFailed;
 }
 
 }  // namespace
 }  // namespace lockfs
 
 int main(int argc, char** argv) {
+  const auto caller = lockfs::caller_of(argc > 0 ? argv[0] : "");
   try {
-    return lockfs::run(argc, argv);
+    return lockfs::code_for(caller, lockfs::run(argc, argv));
   } catch (const std::exception& error) {
     std::cerr << "lockfs: " << error.what() << "\n";
-    return lockfs::kFailed;
+    return lockfs::code_for(caller, lockfs::kFailed);
   }
 }

@@ -41,7 +41,8 @@ struct Options {
   bool foreground = false;
   bool check_config = false;
   bool version = false;
-  bool fake = false;                       ///< mount -f: all but the mount.
+  bool fake = false;   ///< mount -f: all but the mount.
+  bool again = false;  ///< Read for a mount that serves: URLs are not looked at.
   std::vector<std::string> mount_options;  ///< For libfuse and the kernel.
   std::map<std::string, LockspaceOptions> lockspaces;
 };
@@ -53,6 +54,10 @@ struct OptionsError {
   bool is_help = false;
 };
 tl::expected<Options, OptionsError> parse_options(int argc, const char* const* argv);
+/// The same for a mount that serves, with the config file at that path, a regular one: URLs cannot
+/// change any more and are not looked at. Touches nothing but that file: for any thread.
+tl::expected<Options, OptionsError> parse_options_again(int argc, const char* const* argv,
+                                                        const std::string& config);
 
 /// Adds what a config file's text says. nullopt when all is well, else all that is wrong, in one
 /// line, each with its line in the file; `where` names that.

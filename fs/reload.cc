@@ -4,31 +4,45 @@
 #include <fmt/ranges.h>
 #include <spdlog/spdlog.h>
 
-#include <filesystem>
-
+#include "backends/worker_thread.h"
 #include "fs/log.h"
 
 namespace lockfs {
 
-Reload::Reload(int argc, const char* const* argv, Options& options)
+Reload::Reload(EventLoop& loop, int argc, const char* const* argv, Options& options)
     : argc_(argc), argv_(argv), options_(options) {
-  std::error_code error;
-  const std::string file = std::filesystem::weakly_canonical(options.config, error).string();
-  hidden_ = file.starts_with(options.mountpoint + "/");
+  way_->loop = &loop;
 }
 
-bool Reload::run() {
+Reload::~Reload() {
+  const std::lock_guard lock(way_->mutex);
+  way_->loop = nullptr;
+}
+
+void Reload::run(const std::function<void(bool changed)>& done) {
   if (options_.config.empty()) {
     spdlog::warn("SIGHUP changes nothing: there is no config file; give one by --config");
-    return false;
+    return done(false);
   }
-  // The loop would wait for its own answer.
-  if (hidden_) {
-    spdlog::error("SIGHUP changes nothing: {} lies below the mountpoint; keep it elsewhere",
-                  options_.config);
-    return false;
+  if (reading_) {
+    spdlog::warn("SIGHUP: {} is still being read; does its filesystem answer?", options_.config);
+    return done(false);
   }
-  const auto fresh = parse_options(argc_, argv_);
+  reading_ = true;
+  const auto read = [this, way = way_, argc = argc_, argv = argv_, config = options_.config, done] {
+    const Read fresh = parse_options_again(argc, argv, config);
+    const std::lock_guard lock(way->mutex);
+    if (way->loop == nullptr) return;
+    way->loop->post([this, done, fresh] {
+      reading_ = false;
+      done(take(fresh));
+    });
+  };
+  // Never waited for: what it reads may never answer. The process ends without it.
+  worker_thread(read).detach();
+}
+
+bool Reload::take(const Read& fresh) {
   if (!fresh) {
     spdlog::error("SIGHUP changes nothing: {}", fresh.error().words);
     return false;

@@ -61,7 +61,7 @@ std::string quoted(const std::string& word) {
 
 std::string joined(const std::vector<std::string>& words) {
   std::string out;
-  for (const std::string& word : words) out += "," + word;
+  for (const std::string& word : words) out += (out.empty() ? "" : ",") + word;
   return out;
 }
 
@@ -84,7 +84,7 @@ std::optional<std::string> Session::read_options() {
   std::string list =
       "fsname=" + quoted(shown_url(options_.source)) + ",subtype=lockfs,default_permissions";
   if (getuid() == 0) list += ",allow_other";
-  list += joined(options_.mount_options);
+  if (!options_.mount_options.empty()) list += "," + joined(options_.mount_options);
   std::string name = "lockfs";
   std::string dash_o = "-o";
   std::vector<char*> argv = {name.data(), dash_o.data(), list.data(), nullptr};
@@ -126,8 +126,13 @@ void Session::init(fuse_conn_info* connection) {
   }
   // After this request's reply, which tells the kernel what was agreed.
   loop_.post([this, refusal] {
-    if (!refusal) check_kernel();
-    if (ready_) ready_(refusal);
+    auto why = refusal;
+    if (!why && fuse_session_exited(session_) != 0) {  // libfuse did not like what follows.
+      why = "libfuse and the kernel did not agree on -o " + joined(options_.mount_options);
+      loop_.stop();
+    }
+    if (!why) check_kernel();
+    if (ready_) ready_(why);
   });
 }
 

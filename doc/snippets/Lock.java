@@ -7,7 +7,7 @@ class Lock {
         var path = Path.of("/mnt/locks/default/backup");
         try (var lock = FileChannel.open(path, CREATE, WRITE)) {
             lock.lock();
-            new ProcessBuilder("./backup.sh").start().waitFor();
+            new ProcessBuilder("./backup.sh").inheritIO().start().waitFor();
         }
     }
 }

@@ -2,6 +2,7 @@
 // The sample config file, doc/lockfs.toml: it sets nothing, and all that it shows can be set.
 #include <unistd.h>
 
+#include <array>
 #include <fstream>
 #include <regex>
 
@@ -62,16 +63,17 @@ TEST(SampleConfig, IsAcceptedWithEachKeySet) {
 
 TEST(CheckConfig, TellsAllThatIsWrongInTheOrderOfTheLines) {
   Options options;
-  EXPECT_EQ(parse_config(options,
-                         "poll = \"1s\"\nbogus = 1\ncapacity = 0\n"
-                         "[lockspace.a]\nmode = 7\nsize = 5\n",
-                         "f"),
-            "f, line 1: poll: '1s' is not 0us to 10000us; f, line 2: unknown option 'bogus'; "
-            "known: log_level log_format poll max_opens_per_user max_waiters_per_user "
-            "max_names_per_user max_lockspaces idle_names capacity root_mode; f, line 3: capacity: "
-            "'0' is not a whole number from 1 to 1000000000; f, line 5: lockspace.a: mode is a "
-            "string such as \"0770\"; f, line 6: lockspace.a: unknown key 'size'; known: backend "
-            "mode capacity");
+  EXPECT_EQ(
+      parse_config(options,
+                   "poll = \"1s\"\nbogus = 1\ncapacity = 0\n"
+                   "[lockspace.a]\nmode = 7\nsize = 5\n",
+                   "f"),
+      "f, line 1: poll: '1s' is not a time from 0us to 10000us; f, line 2: unknown option 'bogus'; "
+      "known: log_level log_format poll max_opens_per_user max_waiters_per_user "
+      "max_names_per_user max_lockspaces idle_names capacity root_mode; f, line 3: capacity: "
+      "'0' is not a whole number from 1 to 1000000000; f, line 5: lockspace.a: mode is a "
+      "string such as \"0770\"; f, line 6: lockspace.a: unknown key 'size'; known: backend "
+      "mode capacity");
 }
 
 TEST(CheckConfig, TellsTenOfVeryMany) {
@@ -84,22 +86,29 @@ TEST(CheckConfig, TellsTenOfVeryMany) {
 }
 
 TEST(FstabWords, ForMountAndSystemdAreNotForUs) {
-  const std::vector<const char*> argv = {
-      "/sbin/mount.fuse.lockfs",
-      "memory:",
-      "/mnt",
-      "-o",
-      "rw,_netdev,nofail,noauto,user=ann,x-systemd.automount,X-mount.mkdir,comment=a,capacity=3",
-      "-n",
-      "-s",
-      "-v",
-      "-t",
-      "fuse.lockfs"};
+  const std::vector<const char*> argv = {"/sbin/mount.fuse.lockfs",
+                                         "memory:",
+                                         "/mnt",
+                                         "-o",
+                                         "rw,relatime,silent,_netdev,nofail,noauto,user=ann,x-"
+                                         "systemd.automount,X-mount.mkdir,comment=a,capacity=3",
+                                         "-n",
+                                         "-s",
+                                         "-v",
+                                         "-t",
+                                         "fuse.lockfs"};
   const auto options = parse_options(static_cast<int>(argv.size()), argv.data());
   ASSERT_TRUE(options.has_value()) << options.error().words;
   EXPECT_EQ(options->mount_options, std::vector<std::string>{"rw"});
   EXPECT_EQ(options->capacity, 3U);
   EXPECT_FALSE(options->fake);
+}
+
+TEST(FstabWords, AMountThatIsThereStaysAsItIs) {
+  const std::array<const char*, 5> argv = {"mount.lockfs", "memory:", "/mnt", "-o", "remount,ro"};
+  const auto options = parse_options(argv.size(), argv.data());
+  ASSERT_FALSE(options.has_value());
+  EXPECT_THAT(options.error().words, testing::HasSubstr("cannot be changed"));
 }
 
 TEST(FstabWords, LetterFFakesForMountAndStaysInTheForegroundForUsers) {

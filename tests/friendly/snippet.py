@@ -13,8 +13,9 @@ import tempfile
 import page
 from mounts import Mount, ends, wait_until
 
-# What ./backup.sh is here: it says that it runs, and ends when it is told.
+# What ./backup.sh is here: it says more than a pipe holds, that it runs, and ends when it is told.
 BACKUP = """#!/bin/sh
+yes backup | head -c 200000
 echo running >said
 read -r word <go
 """
@@ -38,7 +39,8 @@ class Snippet:
             os.mkfifo(f"{self.place}/{fifo}")
         self.said = os.open(self.place + "/said", os.O_RDONLY | os.O_NONBLOCK)
         self.process = subprocess.Popen(command, cwd=self.place, start_new_session=True,
-                                        stderr=subprocess.PIPE, text=True)
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                        text=True)
         ends.append(self)
 
     def runs(self):

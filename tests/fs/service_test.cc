@@ -147,7 +147,7 @@ TEST_F(ServiceTest, IsReadyOnlyWhenTheMountAnswers) {
     execl(program.c_str(), program.c_str(), "-f", "memory:", mountpoint().c_str(), nullptr);
     return 127;
   });
-  ASSERT_TRUE(eventually([&] { return sleeps_in(daemon.pid(), SYS_sendto); }));
+  ASSERT_TRUE(eventually([&] { return sleeps_in(daemon.pid(), SYS_sendmsg); }));
   EXPECT_EQ(agreed_background(), 65535) << "it is mounted, and answers";
   EXPECT_THAT(systemd.next_after_filling(), StartsWith("STATUS=joining"));
   EXPECT_THAT(systemd.next(), StartsWith("READY=1\nSTATUS=serving memory: at " + mountpoint()));
@@ -237,7 +237,9 @@ TEST_F(ServiceTest, SighupWithAWrongFileChangesNothingAndSaysWhy) {
   EXPECT_EQ(setting(mount, "capacity"), "5");
   unlink(file().c_str());
   kill(mount.daemon(), SIGHUP);
-  EXPECT_TRUE(says(mount, "SIGHUP changes nothing: " + file() + ": cannot be read")) << mount.log();
+  EXPECT_TRUE(
+      says(mount, "SIGHUP changes nothing: " + file() + ": is no regular file, or it is gone"))
+      << mount.log();
   EXPECT_EQ(setting(mount, "capacity"), "5");
 }
 
@@ -257,7 +259,7 @@ TEST_F(ServiceTest, SighupWithoutAFileSaysSo) {
   EXPECT_EQ(access((mount.path() + "/.lockfs/version").c_str(), R_OK), 0);
 }
 
-TEST_F(ServiceTest, AFileBelowTheMountIsNotAskedOfItself) {
+TEST_F(ServiceTest, AFileBelowTheMountStopsNothing) {
   const std::string hidden = mountpoint() + "/lockfs.toml";
   std::ofstream(hidden) << "capacity = 5";
   const std::string log = file();
@@ -270,11 +272,56 @@ TEST_F(ServiceTest, AFileBelowTheMountIsNotAskedOfItself) {
   });
   ASSERT_TRUE(eventually([&] { return agreed_background() == 65535; })) << slurp(log);
   daemon.signal(SIGHUP);
-  EXPECT_TRUE(eventually([&] { return slurp(log).find("lies below") != std::string::npos; }))
+  EXPECT_TRUE(eventually([&] { return slurp(log).find("it is gone") != std::string::npos; }))
       << slurp(log);
   daemon.signal(SIGTERM);
   EXPECT_EQ(daemon.wait(), 0);
   unlink(hidden.c_str());
+}
+
+TEST_F(ServiceTest, SighupLooksAtNoBackend) {
+  const Mount mount = mount_with("capacity = 5");
+  configure("capacity = 6\n[lockspace.jobs]\nbackend = \"redis://127.0.0.1:1?password-file=" +
+            mount.path() + "/default/secret\"\n");
+  kill(mount.daemon(), SIGHUP);
+  EXPECT_TRUE(says(mount, "lockspace.jobs cannot change while mounted")) << mount.log();
+  EXPECT_EQ(setting(mount, "capacity"), "6");
+}
+
+TEST_F(ServiceTest, AFileThatIsAPipeStopsNothing) {
+  const Mount mount = mount_with("capacity = 5");
+  unlink(file().c_str());
+  ASSERT_EQ(mkfifo(file().c_str(), 0600), 0);
+  kill(mount.daemon(), SIGHUP);
+  EXPECT_TRUE(says(mount, "is no regular file")) << mount.log();
+  EXPECT_EQ(setting(mount, "capacity"), "5");
+}
+
+TEST_F(ServiceTest, IsNeverReadyWithAMountThatLibfuseGaveUp) {
+  NotifySocket systemd;
+  const std::string program = lockfs_binary();
+  Child daemon([&] {
+    execl(program.c_str(), program.c_str(), "-f", "-o", "max_read=1000", mountpoint().c_str(),
+          nullptr);
+    return 127;
+  });
+  EXPECT_EQ(daemon.wait(), 1);
+  EXPECT_THAT(systemd.next(), StartsWith("STATUS=joining"));
+  EXPECT_THAT(systemd.next(), StartsWith("STOPPING=1"));
+  EXPECT_EQ(agreed_background(), 0);
+}
+
+TEST_F(ServiceTest, AMountByMountsHelperFailsWithItsCodes) {
+  const std::string helper = mountpoint() + ".mount.lockfs";
+  ASSERT_EQ(symlink(lockfs_binary().c_str(), helper.c_str()), 0);
+  const auto code = [&](const std::string& words) {
+    const int status = std::system((helper + " " + words + " 2>/dev/null").c_str());
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  };
+  EXPECT_EQ(code("memory: " + mountpoint() + " -o capacity=x"), 1);
+  EXPECT_EQ(code("memory: " + mountpoint() + "/none"), 32);
+  EXPECT_EQ(code("file:/does/not/exist " + mountpoint()), 32);
+  unlink(helper.c_str());
 }
 
 }  // namespace

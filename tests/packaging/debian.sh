@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # debian.sh BUILD: the packages of that build, on a clean Debian: installed, used as a user would, purged without a
-# trace. The tree is made once, by debootstrap, and kept as build/debian-CODENAME.tar.
+# trace. The tree is made once, by debootstrap, and kept as build/debian-CODENAME-DEPENDENCIES.tar.
 build=$1
 # Whatever is mounted or runs there ends with this.
 apart=(unshare -m -p --fork --kill-child --propagation private)
@@ -18,7 +18,6 @@ for part in debootstrap cpack dpkg-shlibdeps; do
   command -v "$part" >/dev/null || skip debootstrap "$part is not installed"
 done
 tree=$T/tree
-kept=$(cd "$HERE/../.." && pwd)/build/debian-$VERSION_CODENAME.tar
 at_exit+=('umount -l "$tree/mnt/locks" "$tree/dev" "$tree/proc" 2>/dev/null')
 
 in_tree() { chroot "$tree" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@"; }
@@ -51,6 +50,9 @@ took "packages"
 
 echo "# a clean $PRETTY_NAME"
 mkdir "$tree"
+# With all that these packages depend on, and kept for those that depend on the same.
+needs=$(for file in "$build"/packages/*.deb; do dpkg-deb -f "$file" Depends; done | sed 's/lockfs (= [^)]*)//' | sha1sum | cut -c1-8)
+kept=$(cd "$HERE/../.." && pwd)/build/debian-$VERSION_CODENAME-$needs.tar
 if [ -f "$kept" ]; then
   tar -xf "$kept" -C "$tree" || fail "$kept: cannot be read; remove it"
 else
@@ -60,11 +62,12 @@ fi
 mount --rbind /dev "$tree/dev" && mount -t proc proc "$tree/proc" || fail "no /dev or /proc in the tree"
 mkdir "$tree/tmp/packages"
 cp "$build"/packages/*.deb "$tree/tmp/packages/"
-packages=(lockfs)
-[ ! -e "$tree"/tmp/packages/lockfs-elock_*.deb ] || packages+=(lockfs-elock)
 files=()
-for package in "${packages[@]}"; do
-  for file in "$tree/tmp/packages/$package"_*.deb; do files+=("${file#"$tree"}"); done
+modules=()
+for file in "$tree"/tmp/packages/*.deb; do
+  files+=("${file#"$tree"}")
+  name=$(dpkg-deb -f "$file" Package)
+  [ "$name" = lockfs ] && program=${file#"$tree"} || modules+=("${name#lockfs-}")
 done
 if [ ! -f "$kept" ]; then
   if ! apt install --download-only "${files[@]}"; then
@@ -78,7 +81,10 @@ listing >"$T/before"
 took "tree"
 
 echo "# installed"
-check "apt-get install ${files[*]}" apt install "${files[@]}"
+check "apt-get install $program" apt install "$program"
+for name in "${modules[@]}"; do
+  check_error "its package is lockfs-$name" "no $name yet" in_tree lockfs "$name:" /mnt
+done
 in_tree mkdir /mnt/locks
 listing >"$T/installed"
 took "installed"
@@ -115,10 +121,15 @@ await "the daemon ends" no_lockfs
 cp "$T/fstab" "$tree/etc/fstab"
 
 echo "# modules, also when it was called by a link"
-for program in /usr/bin/lockfs /usr/sbin/mount.lockfs; do
-  check_error "comes without it" "$program: one that is not installed" in_tree "$program" dlm: /mnt/locks
-  [ "${#packages[@]}" = 1 ] ||
-    check_error "elock: //HOST:PORT" "$program: one that is" in_tree "$program" elock://x:y /mnt/locks
+in_tree lockfs memory: /mnt/locks
+check "apt-get install ${modules[*]}, and lockfs again" apt install --reinstall "${files[@]}"
+check "what was mounted goes on" in_tree flock -n /mnt/locks/default/a true
+check "umount" in_tree umount /mnt/locks
+await "the daemon ends" no_lockfs
+for name in "${modules[@]}"; do
+  for called in /usr/bin/lockfs /usr/sbin/mount.lockfs; do
+    check_error "$name: takes " "$called has $name" in_tree "$called" "$name:x" /mnt/locks
+  done
 done
 
 echo "# manuals, completions, unit, config file"
@@ -155,7 +166,7 @@ took "used"
 echo "# removed"
 check "apt-get remove" apt remove lockfs
 check "keeps the config file" test -e "$tree/etc/lockfs/lockfs.toml"
-check "apt-get purge" apt purge --autoremove lockfs
+check "apt-get purge" apt purge --autoremove 'lockfs*'
 in_tree rmdir /mnt/locks
 listing >"$T/after"
 check "nothing is left" diff "$T/before" "$T/after"

@@ -180,7 +180,7 @@ TEST(Usage, LockfsKnowsItsOwn) {
   EXPECT_EQ(bash_offers(script, "lockfs -o cap"), "capacity=\n");
   EXPECT_EQ(bash_offers(script, "lockfs mem"), "memory:\n");
   EXPECT_THAT(output_of(lockfs + " --help"), HasSubstr("  capacity "));
-  EXPECT_THAT(output_of(lockfs + " --help"), HasSubstr("  serve "));
+  EXPECT_THAT(output_of(lockfs + " --help"), HasSubstr("lockfs serve URL"));
 }
 
 }  // namespace
