@@ -312,7 +312,7 @@ TEST_F(ServiceTest, IsNeverReadyWithAMountThatLibfuseGaveUp) {
 }
 
 TEST_F(ServiceTest, AMountByMountsHelperFailsWithItsCodes) {
-  const std::string helper = mountpoint() + ".mount.lockfs";
+  const std::string helper = mountpoint() + "/../mount.lockfs";
   ASSERT_EQ(symlink(lockfs_binary().c_str(), helper.c_str()), 0);
   const auto code = [&](const std::string& words) {
     const int status = std::system((helper + " " + words + " 2>/dev/null").c_str());
