@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: MIT
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <clocale>
 #include <cstdlib>
 #include <iostream>
@@ -59,6 +62,14 @@ const std::map<std::string, Command>& commands() {
   return all;
 }
 
+// A lock's file must not become the command's standard output: whatever it says would be written to
+// the mount.
+void open_standard_files() {
+  int fd = 0;
+  while (fd >= 0 && fd <= STDERR_FILENO) fd = open("/dev/null", O_RDWR);
+  if (fd >= 0) close(fd);
+}
+
 int run(int argc, char** argv) {
   Arguments arguments;
   const auto app = make_app(arguments);
@@ -90,6 +101,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   using namespace lockfs::ctl;
+  open_standard_files();
   setlocale(LC_ALL, "");
   if (MB_CUR_MAX == 1) setlocale(LC_CTYPE, "C.UTF-8");  // Names are UTF-8 whatever the locale.
   try {

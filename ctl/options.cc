@@ -128,7 +128,9 @@ void add_run(CLI::App& app, RunOptions& options) {
   run.add_flag("-F,--no-fork", options.no_fork, "lockctl becomes COMMAND");
   run.add_option("-c,--command", options.shell_command, "a command for the shell, instead of words")
       ->type_name("COMMAND");
-  run.add_option("--onlost", options.onlost, "what becomes of COMMAND when the lock is lost")
+  run.add_option("--onlost", options.onlost,
+                 "what becomes of COMMAND and all that it has started (with -F: of COMMAND alone) "
+                 "when the lock is lost")
       ->type_name("WHAT")
       ->check(CLI::IsMember({"kill", "term", "none"}))
       ->capture_default_str();

@@ -10,7 +10,9 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <climits>
 #include <cstdlib>
+#include <map>
 #include <memory>
 
 namespace lockfs::ctl {
@@ -74,6 +76,22 @@ std::string command_of(pid_t pid) {
 }
 
 pid_t parent_of(pid_t pid) { return static_cast<pid_t>(status_number(pid, "PPid").value_or(0)); }
+
+std::vector<pid_t> descendants_of(pid_t ancestor) {
+  std::array<char, PATH_MAX> self{};
+  const ssize_t n = readlink("/proc/self", self.data(), self.size());
+  const std::string number(self.data(), n > 0 ? static_cast<size_t>(n) : 0);
+  if (number != std::to_string(getpid())) return {};  // Numbers of another pid namespace.
+  std::multimap<pid_t, pid_t> children;
+  for (const pid_t pid : processes()) children.emplace(parent_of(pid), pid);
+  std::vector<pid_t> all = {ancestor};
+  for (size_t i = 0; i < all.size(); ++i) {
+    const auto [begin, end] = children.equal_range(all[i]);
+    for (auto child = begin; child != end; ++child) all.push_back(child->second);
+  }
+  all.erase(all.begin());
+  return all;
+}
 
 std::optional<uid_t> user_of(pid_t pid) {
   const auto uid = status_number(pid, "Uid");

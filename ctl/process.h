@@ -20,6 +20,8 @@ std::string comm_of(pid_t pid);
 std::string command_of(pid_t pid);
 /// Its parent; 0 when it is gone or out of sight.
 pid_t parent_of(pid_t pid);
+/// Its children, their children, and so on; none where /proc is that of another pid namespace.
+std::vector<pid_t> descendants_of(pid_t ancestor);
 /// Its user.
 std::optional<uid_t> user_of(pid_t pid);
 
