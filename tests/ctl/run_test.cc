@@ -136,6 +136,7 @@ TEST_F(LockctlRun, AsTheFirstProcessOfAContainerItHeedsSignalsWhileItWaits) {
   const std::string tasks = "/proc/" + std::to_string(program.pid()) + "/task/";
   const pid_t waiter = std::stoi(slurp(tasks + std::to_string(program.pid()) + "/children"));
   kill(waiter, SIGTERM);
+  ASSERT_TRUE(eventually([&] { return program.has_ended(); }));
   EXPECT_EQ(program.wait(), 128 + SIGTERM);
   EXPECT_TRUE(eventually_waiting(0));
 }
