@@ -22,10 +22,6 @@
 namespace lockfs::ctl {
 namespace {
 
-std::string proc(pid_t pid, const std::string& file) {
-  return "/proc/" + std::to_string(pid) + "/" + file;
-}
-
 // The inode number of an open file, as fdinfo has it since Linux 5.14. Unlike stat, it asks no
 // filesystem: one of another kind may hang.
 std::optional<ino_t> inode_of(pid_t pid, const std::string& fd) {

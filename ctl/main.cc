@@ -11,6 +11,7 @@
 #include "ctl/exit_code.h"
 #include "ctl/failure.h"
 #include "ctl/options.h"
+#include "ctl/output.h"
 #include "ctl/words.h"
 #include "usage/usage.h"
 
@@ -105,7 +106,9 @@ int main(int argc, char** argv) {
   setlocale(LC_ALL, "");
   if (MB_CUR_MAX == 1) setlocale(LC_CTYPE, "C.UTF-8");  // Names are UTF-8 whatever the locale.
   try {
-    return run(argc, argv);
+    const int status = run(argc, argv);
+    finish_output();
+    return status;
   } catch (const Failure& failure) {
     std::cerr << "lockctl: " << failure.what() << "\n";
     return static_cast<int>(failure.code());

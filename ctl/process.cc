@@ -18,10 +18,6 @@
 namespace lockfs::ctl {
 namespace {
 
-std::string proc(pid_t pid, const std::string& file) {
-  return "/proc/" + std::to_string(pid) + "/" + file;
-}
-
 // The first number behind a key of /proc/PID/status.
 std::optional<long> status_number(pid_t pid, const std::string& key) {
   const std::string status = read_file(proc(pid, "status")).value_or("");
@@ -35,17 +31,26 @@ std::optional<long> status_number(pid_t pid, const std::string& key) {
 std::optional<std::string> read_file(const std::string& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return std::nullopt;
-  std::string text;
-  std::array<char, 65536> piece{};
-  ssize_t n = 0;
-  while ((n = read(fd, piece.data(), piece.size())) > 0 || (n < 0 && errno == EINTR)) {
-    if (n > 0) text.append(piece.data(), static_cast<size_t>(n));
-  }
+  const auto text = read_file(fd);
   const int error = errno;
   close(fd);
   errno = error;
-  if (n < 0) return std::nullopt;
   return text;
+}
+
+std::optional<std::string> read_file(int fd) {
+  std::string text;
+  std::array<char, 65536> piece{};
+  for (;;) {
+    const ssize_t n = pread(fd, piece.data(), piece.size(), static_cast<off_t>(text.size()));
+    if (n == 0) return text;
+    if (n > 0) text.append(piece.data(), static_cast<size_t>(n));
+    if (n < 0 && errno != EINTR) return std::nullopt;
+  }
+}
+
+std::string proc(pid_t pid, const std::string& file) {
+  return "/proc/" + std::to_string(pid) + "/" + file;
 }
 
 std::vector<pid_t> processes() {

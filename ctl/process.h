@@ -10,6 +10,11 @@ namespace lockfs::ctl {
 
 /// The whole of a file; nullopt and errno when it cannot be read.
 std::optional<std::string> read_file(const std::string& path);
+/// The same of an open one, whose position stays where it is.
+std::optional<std::string> read_file(int fd);
+
+/// "/proc/PID/FILE".
+std::string proc(pid_t pid, const std::string& file);
 
 /// All processes that /proc shows.
 std::vector<pid_t> processes();

@@ -8,6 +8,7 @@
 #include <iostream>
 #include <set>
 
+#include "ctl/output.h"
 #include "ctl/process.h"
 #include "ctl/words.h"
 
@@ -247,8 +248,7 @@ ExitCode show_lock(const MountPoint& mount, const ShowOptions& options) {
   const Picture picture = read_lock(mount, parse_lock_path(mount, options.name));
   const Descriptors descriptors = descriptors_of(mount, picture);
   if (options.json) {
-    std::cout << as_json(picture, descriptors).dump(2, ' ', false, json::error_handler_t::replace)
-              << "\n";
+    print_json(as_json(picture, descriptors));
   } else {
     print_picture(picture, descriptors);
     const std::string unseen = descriptors.all.empty() ? "" : blind_spot(descriptors);

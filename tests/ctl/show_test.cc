@@ -44,6 +44,16 @@ TEST_F(LockctlShow, OfAFreeLockSaysSoAndEndsWithOne) {
   EXPECT_EQ(shown("nobody").at("mode"), "free");
 }
 
+TEST_F(LockctlShow, TheJsonOfAFreeLockHasTheKeysOfAHeldOne) {
+  const json free = shown("fr%2Fee");
+  EXPECT_EQ(free.at("lock"), "fr/ee");
+  const Fd held = hold("fr%2Fee", "EX");
+  const json now = shown("fr%2Fee");
+  for (const auto& [key, value] : now.items()) EXPECT_TRUE(free.contains(key)) << key;
+  EXPECT_EQ(now.at("lock"), free.at("lock"));
+  EXPECT_TRUE(free.at("stats").contains("wait"));
+}
+
 TEST_F(LockctlShow, NamesWhoInheritedTheDescriptor) {
   const std::string file = mount_.lock("leak");
   // flock(1) takes the lock, starts a daemon that keeps the descriptor, and ends.
