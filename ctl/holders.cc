@@ -59,17 +59,25 @@ bool can_compare() {
   return compare(self, self) == 0 || errno == EBADF;
 }
 
-// By a search among those that are known, each in its place.
+// By a search among those that are known, each in its place. Where one of them has ended meanwhile
+// there is no order, and all are looked at.
 void find_same(std::vector<Descriptor>& all) {
   std::vector<const Descriptor*> known;
-  for (Descriptor& descriptor : all) {
+  for (auto one = all.begin(); one != all.end(); ++one) {
+    bool sure = true;
     const auto at = std::partition_point(known.begin(), known.end(), [&](const Descriptor* other) {
-      return compare(*other, descriptor) == 1;
+      const long order = compare(*other, *one);
+      sure = sure && order >= 0;
+      return order == 1;
     });
-    if (at != known.end() && compare(**at, descriptor) == 0) {
-      descriptor.description = (*at)->description;
-    } else {
-      known.insert(at, &descriptor);
+    const auto is_same = [&](const Descriptor& other) { return compare(other, *one) == 0; };
+    const auto same = sure ? one : std::find_if(all.begin(), one, is_same);
+    if (same != one) {
+      one->description = same->description;
+    } else if (at != known.end() && is_same(**at)) {
+      one->description = (*at)->description;
+    } else if (sure) {
+      known.insert(at, &*one);
     }
   }
 }

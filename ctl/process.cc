@@ -31,7 +31,7 @@ std::optional<long> status_number(pid_t pid, const std::string& key) {
 std::optional<std::string> read_file(const std::string& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return std::nullopt;
-  const auto text = read_file(fd);
+  auto text = read_file(fd);
   const int error = errno;
   close(fd);
   errno = error;
