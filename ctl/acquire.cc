@@ -18,6 +18,7 @@
 
 #include "ctl/failure.h"
 #include "ctl/picture.h"
+#include "ctl/process.h"
 #include "ctl/words.h"
 
 namespace lockfs::ctl {
@@ -71,20 +72,10 @@ class WaitNotice {
   pid_t child_ = -1;
 };
 
-std::string picture_of(int fd) {
-  std::string text;
-  std::array<char, 65536> piece{};
-  ssize_t n = 0;
-  while ((n = pread(fd, piece.data(), piece.size(), static_cast<off_t>(text.size()))) > 0) {
-    text.append(piece.data(), static_cast<size_t>(n));
-  }
-  return text;
-}
-
 // What the mount says to this open file alone; nothing, if that cannot be read.
 std::string this_error(int fd) {
   try {
-    return yaml_to_json(picture_of(fd)).at("this").at("error").get<std::string>();
+    return yaml_to_json(read_file(fd).value_or("")).at("this").at("error").get<std::string>();
   } catch (const std::exception&) {
     return {};
   }
@@ -102,16 +93,8 @@ std::string in_the_way(const MountPoint& mount, const LockPath& lock) {
   }
 }
 
-bool has_ended(int error) { return error == ENOTCONN || error == ECONNABORTED; }
-
-[[noreturn]] void fail_as_ended(const MountPoint& mount, const LockPath& lock) {
-  throw Failure(ExitCode::kUnavailable,
-                fmt::format("{0}: the lockfs of {1} has ended; umount -l {1}, and mount it again",
-                            lock.shown(), printable(mount.path)));
-}
-
 [[noreturn]] void fail(const MountPoint& mount, const LockPath& lock, int fd, int error) {
-  if (has_ended(error)) fail_as_ended(mount, lock);
+  fail_if_ended(mount, lock.shown(), error);
   const std::string name = lock.shown();
   switch (error) {
     case EAGAIN:
@@ -132,12 +115,10 @@ bool has_ended(int error) { return error == ENOTCONN || error == ECONNABORTED; }
 }
 
 [[noreturn]] void fail_to_open(const MountPoint& mount, const LockPath& lock, int error) {
-  if (has_ended(error)) fail_as_ended(mount, lock);
+  fail_if_ended(mount, lock.shown(), error);
+  if (error == ENOENT || error == ENOTDIR) need_lockspace(mount, lock.shown(), lock.lockspace);
   std::string next;
-  if (error == ENOENT || error == ENOTDIR) {
-    next = fmt::format("; there is no lockspace {}: mkdir {} makes it", printable(lock.lockspace),
-                       printable(mount.path + "/" + lock.lockspace));
-  } else if (error == EACCES) {
+  if (error == EACCES) {
     next = "; the lockspace's mode says who may lock in it: ls -ld " +
            printable(mount.path + "/" + lock.lockspace);
   }

@@ -44,7 +44,7 @@ std::string without_lead(std::string words) {
 }
 
 bool same_holders(const Picture& a, const Picture& b) {
-  if (a.holders.size() != b.holders.size()) return false;
+  if (a.holders.size() != b.holders.size() || a.holders_total != b.holders_total) return false;
   for (size_t i = 0; i < a.holders.size(); ++i) {
     const bool same =
         a.holders[i].pid == b.holders[i].pid && a.holders[i].since == b.holders[i].since;
@@ -98,16 +98,16 @@ std::string command(const MountPoint& mount, const std::string& lockspace, const
   const OpenFile file(open(path.c_str(), O_RDWR | O_CLOEXEC));
   if (file.get() < 0) {
     const int error = errno;
-    const bool missing = error == ENOENT || error == ENOTDIR;
+    fail_if_ended(mount, what, error);
+    need_lockspace(mount, what, lockspace);
     throw Failure(exit_code_of(error),
-                  missing ? fmt::format("{}: there is no lockspace {}; ls {} shows which are", what,
-                                        printable(lockspace), printable(mount.path))
-                          : fmt::format("{}: {}: {}", what, printable(path), std::strerror(error)));
+                  fmt::format("{}: {}: {}", what, printable(path), std::strerror(error)));
   }
   const ssize_t n = write(file.get(), text.data(), text.size());
   const int error = n < 0 ? errno : 0;
   std::string answer = answer_of(file.get());
   if (error == 0) return answer;
+  fail_if_ended(mount, what, error);
   const std::string words = answer.empty() ? std::strerror(error) : without_lead(answer);
   throw Failure(refused(error), fmt::format("{}: {}", what, printable(words)));
 }
@@ -137,7 +137,14 @@ ExitCode unpin(const MountPoint& mount, const PinOptions& options) {
 
 ExitCode allocate(const MountPoint& mount, const NumberOptions& options) {
   const std::string id = options.id.empty() ? "" : " " + in_quotes(options.id);
-  std::cout << printable(command(mount, options.lockspace, "allocate" + id, "alloc")) << "\n";
+  const std::string number = printable(command(mount, options.lockspace, "allocate" + id, "alloc"));
+  std::cout << number << std::endl;
+  if (!std::cout) {
+    throw Failure(ExitCode::kSystem,
+                  fmt::format("{0} is allocated, but could not be printed; lockctl free -l {1} {0} "
+                              "gives it back",
+                              number, printable(options.lockspace)));
+  }
   return ExitCode::kOk;
 }
 

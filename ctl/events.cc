@@ -14,6 +14,7 @@
 #include "ctl/failure.h"
 #include "ctl/lock_path.h"
 #include "ctl/open_file.h"
+#include "ctl/output.h"
 #include "ctl/process.h"
 
 namespace lockfs::ctl {
@@ -114,6 +115,13 @@ std::string event_in_words(const std::string& line, const Style& style) {
                      happened(event, name, style));
 }
 
+std::string event_as_json(const std::string& line) {
+  using nlohmann::ordered_json;
+  const auto event = ordered_json::parse(line, nullptr, false);
+  if (event.is_discarded()) return printable(line);
+  return event.dump(-1, ' ', true, ordered_json::error_handler_t::replace);
+}
+
 int follow(int fd, const std::function<void(const std::string&)>& line) {
   std::array<char, 65536> piece{};
   std::string text;
@@ -135,6 +143,7 @@ int follow(int fd, const std::function<void(const std::string&)>& line) {
 ExitCode show_events(const MountPoint& mount, const EventsOptions& options) {
   const OpenFile file(open(mount.info_file("events").c_str(), O_RDONLY | O_CLOEXEC));
   if (file.get() < 0) {
+    fail_if_ended(mount, "events", errno);
     throw Failure(
         exit_code_of(errno),
         errno == ENOENT
@@ -146,11 +155,13 @@ ExitCode show_events(const MountPoint& mount, const EventsOptions& options) {
   }
   const Style style = Style::of(STDOUT_FILENO);
   const int error = follow(file.get(), [&](const std::string& line) {
-    std::cout << (options.json ? line : event_in_words(line, style)) << std::endl;
+    std::cout << (options.json ? event_as_json(line) : event_in_words(line, style)) << "\n";
+    finish_output();
   });
   if (error == 0) return ExitCode::kOk;
-  throw Failure(ExitCode::kUnavailable, fmt::format("the lockfs of {} has ended: {}",
-                                                    printable(mount.path), std::strerror(error)));
+  fail_if_ended(mount, "events", error);
+  throw Failure(exit_code_of(error),
+                fmt::format("{}: {}", printable(mount.info_file("events")), std::strerror(error)));
 }
 
 }  // namespace lockfs::ctl

@@ -17,6 +17,9 @@ struct EventsOptions {
 /// event that is not known is shown by its name, and what is no JSON as it is.
 std::string event_in_words(const std::string& line, const Style& style);
 
+/// The same line for programs, in ASCII; what is no JSON printable.
+std::string event_as_json(const std::string& line);
+
 /// Reads lines until the end of the file and hands on each, without its end, as it comes: 0, or the
 /// errno that ended it.
 int follow(int fd, const std::function<void(const std::string&)>& line);

@@ -16,7 +16,8 @@ ExitCode exit_code_of(int error) {
     case ENOTDIR:
     case EISDIR: return ExitCode::kNoLock;
     case ENOTCONN:
-    case ECONNABORTED: return ExitCode::kUnavailable;
+    case ECONNABORTED:
+    case ECONNREFUSED: return ExitCode::kUnavailable;
     case EDEADLK:
     case ENOLCK:
     case ENOSPC:

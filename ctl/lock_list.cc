@@ -4,14 +4,15 @@
 #include <fmt/format.h>
 #include <pwd.h>
 #include <strings.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <functional>
 #include <iostream>
 
 #include "ctl/failure.h"
+#include "ctl/output.h"
 #include "ctl/process.h"
 #include "ctl/table.h"
 #include "ctl/words.h"
@@ -57,9 +58,9 @@ const std::vector<Order>& orders() {
 
 uid_t uid_of(const std::string& user) {
   if (const passwd* known = getpwnam(user.c_str()); known != nullptr) return known->pw_uid;
-  if (!user.empty() && user.find_first_not_of("0123456789") == std::string::npos) {
-    return static_cast<uid_t>(std::strtoul(user.c_str(), nullptr, 10));
-  }
+  uid_t uid = 0;
+  const auto [end, error] = std::from_chars(user.data(), user.data() + user.size(), uid);
+  if (error == std::errc() && end == user.data() + user.size()) return uid;
   throw Failure(ExitCode::kUsage, fmt::format("--user {}: no such user", printable(user)));
 }
 
@@ -67,13 +68,6 @@ bool concerns(const Picture& lock, uid_t uid) {
   const auto is_theirs = [uid](const Party& party) { return party.uid == uid; };
   return std::any_of(lock.holders.begin(), lock.holders.end(), is_theirs) ||
          std::any_of(lock.waiters.begin(), lock.waiters.end(), is_theirs);
-}
-
-void need_lockspace(const MountPoint& mount, const std::string& name) {
-  struct stat attributes {};
-  if (name.empty() || stat((mount.path + "/" + name).c_str(), &attributes) == 0) return;
-  throw Failure(ExitCode::kNoLock, fmt::format("there is no lockspace {}; ls {} shows which are",
-                                               printable(name), printable(mount.path)));
 }
 
 std::string host_name() {
@@ -89,17 +83,9 @@ std::vector<std::string> row_of(const Picture& lock, const Holder* holder) {
   const std::string container = printable(holder->container);
   std::string place = container;
   if (elsewhere) place = printable(holder->host) + (container.empty() ? "" : " " + container);
-  const bool opener = holder->exited && holder->opener != 0;
-  std::string command = printable(opener ? holder->opener_comm : holder->comm);
-  if (holder->exited && !opener) command += command.empty() ? "(exited)" : " (exited)";
-  return {lock.lock.shown(),
-          holder->mode,
-          std::to_string(pid_to_look_at(*holder)),
-          user_name(holder->uid),
-          command,
-          place,
-          time_in_words(holder->since),
-          waiters};
+  return {
+      lock.lock.shown(),        holder->mode, pid_to_show(*holder),         user_name(holder->uid),
+      command_to_show(*holder), place,        time_in_words(holder->since), waiters};
 }
 
 void print_table(const std::vector<Picture>& locks, bool headings) {
@@ -162,7 +148,7 @@ std::vector<Picture> chosen(std::vector<Picture> locks, const ListOptions& optio
 }
 
 ExitCode list_locks(const MountPoint& mount, const ListOptions& options) {
-  need_lockspace(mount, options.lockspace);
+  if (!options.lockspace.empty()) need_lockspace(mount, "list", options.lockspace);
   const std::vector<Picture> locks = chosen(read_locks(mount), options);
   if (!options.json) {
     print_table(locks, !options.no_headings);
@@ -170,7 +156,7 @@ ExitCode list_locks(const MountPoint& mount, const ListOptions& options) {
   }
   nlohmann::json out = {{"locks", nlohmann::json::array()}};
   for (const Picture& lock : locks) out["locks"].push_back(lock.raw);
-  std::cout << out.dump(2) << "\n";
+  print_json(out);
   return ExitCode::kOk;
 }
 

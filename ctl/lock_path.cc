@@ -29,6 +29,17 @@ std::string file_name(const std::string& lock) {
   return out;
 }
 
+std::string lock_name(const std::string& file) {
+  std::string out;
+  for (size_t i = 0; i < file.size(); ++i) {
+    const std::string code = file.substr(i, 3);
+    const bool coded = code == "%2F" || code == "%25";
+    if (coded) i += 2;
+    out += code == "%2F" ? '/' : file[i - (coded ? 2 : 0)];
+  }
+  return out;
+}
+
 std::string with_real_directory(const std::string& name) {
   if (!name.starts_with("/") && !name.starts_with("./") && !name.starts_with("../")) return name;
   const size_t slash = name.rfind('/');

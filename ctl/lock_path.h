@@ -21,6 +21,9 @@ struct LockPath {
 /// The name of a lock's file: what cannot stand in one is encoded.
 std::string file_name(const std::string& lock);
 
+/// The lock of a file: the reverse.
+std::string lock_name(const std::string& file);
+
 /// `name` as an absolute path, if it is written as a path ("/..." or "./..." or "../..."); else as
 /// it is. Its directory is looked up, the file itself need not exist.
 std::string with_real_directory(const std::string& name);

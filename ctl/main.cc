@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: MIT
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <clocale>
 #include <cstdlib>
 #include <iostream>
@@ -8,6 +11,7 @@
 #include "ctl/exit_code.h"
 #include "ctl/failure.h"
 #include "ctl/options.h"
+#include "ctl/output.h"
 #include "ctl/words.h"
 #include "usage/usage.h"
 
@@ -59,6 +63,14 @@ const std::map<std::string, Command>& commands() {
   return all;
 }
 
+// A lock's file must not become the command's standard output: whatever it says would be written to
+// the mount.
+void open_standard_files() {
+  int fd = 0;
+  while (fd >= 0 && fd <= STDERR_FILENO) fd = open("/dev/null", O_RDWR);
+  if (fd >= 0) close(fd);
+}
+
 int run(int argc, char** argv) {
   Arguments arguments;
   const auto app = make_app(arguments);
@@ -90,10 +102,13 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   using namespace lockfs::ctl;
+  open_standard_files();
   setlocale(LC_ALL, "");
   if (MB_CUR_MAX == 1) setlocale(LC_CTYPE, "C.UTF-8");  // Names are UTF-8 whatever the locale.
   try {
-    return run(argc, argv);
+    const int status = run(argc, argv);
+    finish_output();
+    return status;
   } catch (const Failure& failure) {
     std::cerr << "lockctl: " << failure.what() << "\n";
     return static_cast<int>(failure.code());

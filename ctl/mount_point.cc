@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "ctl/mount_point.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
@@ -14,6 +16,7 @@
 #include <sstream>
 
 #include "ctl/failure.h"
+#include "ctl/open_file.h"
 #include "ctl/process.h"
 #include "ctl/words.h"
 
@@ -65,12 +68,27 @@ std::vector<MountPoint> without_copies(const std::vector<MountPoint>& mounts) {
   return out;
 }
 
+// Is its path that of something mounted above it? To open a path alone does not ask the mount.
+bool is_hidden(const MountPoint& mount) {
+  const OpenFile file(open(mount.path.c_str(), O_PATH | O_CLOEXEC));
+  if (file.get() < 0) return errno == ENOENT || errno == ENOTDIR;
+  const std::string info =
+      read_file("/proc/self/fdinfo/" + std::to_string(file.get())).value_or("");
+  const size_t at = info.find("mnt_id:");
+  return at != std::string::npos && std::atoi(info.c_str() + at + 7) != mount.id;
+}
+
 MountPoint wanted_mount(const std::vector<MountPoint>& mounts, const std::string& path,
                         const char* said_by) {
   for (const bool resolved : {false, true}) {  // To resolve it asks the mount, which may hang.
     const std::string place = resolved ? absolute(path) : path;
     for (const MountPoint& mount : mounts) {
-      if (mount.path == place) return mount;
+      if (mount.path != place) continue;
+      if (mount.root == "/") return mount;
+      throw Failure(ExitCode::kUnavailable,
+                    fmt::format("{} {}: {} of a lockfs alone is mounted there; lockctl needs the "
+                                "whole of it",
+                                said_by, printable(path), printable(mount.root)));
     }
   }
   throw Failure(ExitCode::kUnavailable,
@@ -78,9 +96,8 @@ MountPoint wanted_mount(const std::vector<MountPoint>& mounts, const std::string
                             mounts.empty() ? kHowToMount : "these are:", listed(mounts)));
 }
 
-}  // namespace
-
-std::vector<MountPoint> mounts_in(std::string_view mountinfo) {
+// Parts of one, too.
+std::vector<MountPoint> all_in(std::string_view mountinfo) {
   std::vector<MountPoint> mounts;
   std::istringstream lines{std::string(mountinfo)};
   for (std::string line; std::getline(lines, line);) {
@@ -88,25 +105,34 @@ std::vector<MountPoint> mounts_in(std::string_view mountinfo) {
     if (dash == std::string::npos) continue;
     std::istringstream before(line.substr(0, dash));
     std::istringstream behind(line.substr(dash + 3));
-    std::string id;
     std::string parent;
-    std::string root;
     std::string type;
     MountPoint mount;
-    before >> id >> parent >> mount.device >> root >> mount.path;
+    before >> mount.id >> parent >> mount.device >> mount.root >> mount.path;
     behind >> type >> mount.source;
     mount.path = unescaped(mount.path);
     mount.source = unescaped(mount.source);
     // What is mounted over another is what its path shows; the kernel lists it later.
     std::erase_if(mounts, [&](const MountPoint& other) { return other.path == mount.path; });
-    if (type == "fuse.lockfs" && root == "/") mounts.push_back(mount);
+    if (type == "fuse.lockfs") mounts.push_back(mount);
   }
   return mounts;
 }
 
+std::vector<MountPoint> whole(std::vector<MountPoint> mounts) {
+  std::erase_if(mounts, [](const MountPoint& mount) { return mount.root != "/"; });
+  return mounts;
+}
+
+}  // namespace
+
+std::vector<MountPoint> mounts_in(std::string_view mountinfo) { return whole(all_in(mountinfo)); }
+
 MountPoint find_mount(const std::string& wanted, const std::string& name) {
-  const std::vector<MountPoint> all = mounts_in(read_file("/proc/self/mountinfo").value_or(""));
-  if (!wanted.empty()) return wanted_mount(all, wanted, "--mount");
+  std::vector<MountPoint> parts = all_in(read_file("/proc/self/mountinfo").value_or(""));
+  std::erase_if(parts, is_hidden);
+  if (!wanted.empty()) return wanted_mount(parts, wanted, "--mount");
+  const std::vector<MountPoint> all = whole(parts);
   const MountPoint* below = nullptr;
   for (const MountPoint& mount : all) {
     const bool has = name.starts_with("/") && is_below(name, mount.path);
@@ -114,7 +140,7 @@ MountPoint find_mount(const std::string& wanted, const std::string& name) {
   }
   if (below != nullptr) return *below;
   const char* set = std::getenv("LOCKFS_MOUNT");
-  if (set != nullptr && *set != '\0') return wanted_mount(all, set, "LOCKFS_MOUNT");
+  if (set != nullptr && *set != '\0') return wanted_mount(parts, set, "LOCKFS_MOUNT");
   const std::vector<MountPoint> mounts = without_copies(all);
   if (mounts.size() == 1) return mounts.front();
   if (mounts.empty()) {
@@ -126,16 +152,33 @@ MountPoint find_mount(const std::string& wanted, const std::string& name) {
                             mounts.size(), listed(mounts)));
 }
 
+void fail_if_ended(const MountPoint& mount, const std::string& what, int error) {
+  // ECONNREFUSED: the daemon and the kernel have not agreed.
+  if (error != ENOTCONN && error != ECONNABORTED && error != ECONNREFUSED) return;
+  throw Failure(ExitCode::kUnavailable,
+                fmt::format("{0}: the lockfs of {1} has ended; umount -l {1}, and mount it again",
+                            what, printable(mount.path)));
+}
+
+void need_lockspace(const MountPoint& mount, const std::string& what, const std::string& name) {
+  struct stat attributes {};
+  const std::string path = mount.path + "/" + name;
+  if (stat(path.c_str(), &attributes) == 0) return;
+  fail_if_ended(mount, what, errno);
+  if (errno != ENOENT && errno != ENOTDIR) return;
+  throw Failure(
+      ExitCode::kNoLock,
+      fmt::format("{}: there is no lockspace {}; ls {} shows which are, mkdir {} makes it", what,
+                  printable(name), printable(mount.path), printable(path)));
+}
+
 std::string read_info(const MountPoint& mount, const std::string& name) {
   const auto text = read_file(mount.info_file(name));
   if (text) return *text;
-  if (errno == ENOTCONN || errno == ECONNABORTED) {
-    throw Failure(ExitCode::kUnavailable,
-                  fmt::format("the lockfs of {0} has ended; umount -l {0}, and mount it again",
-                              printable(mount.path)));
-  }
-  throw Failure(exit_code_of(errno),
-                fmt::format("{}: {}", printable(mount.info_file(name)), std::strerror(errno)));
+  const int error = errno;
+  const std::string file = printable(mount.info_file(name));
+  fail_if_ended(mount, file, error);
+  throw Failure(exit_code_of(error), fmt::format("{}: {}", file, std::strerror(error)));
 }
 
 }  // namespace lockfs::ctl

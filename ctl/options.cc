@@ -4,6 +4,8 @@
 #include <strings.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstdlib>
 
 #include "ctl/top_rows.h"
 
@@ -15,7 +17,8 @@ constexpr auto kName = "the lock: NAME, LOCKSPACE/NAME, or a path below the moun
 constexpr auto kExitCodes =
     "Exit codes: 0 all is well; 1 the answer is no (not acquired in time, not held, not pinned, "
     "not\n"
-    "confirmed); 64 an option or a name is wrong; 66 no such lockspace or lock; 69 no mount, or "
+    "confirmed); 64 an option or a name is wrong or missing; 66 no such lockspace or lock; 69 no "
+    "mount, or "
     "it\n"
     "does not answer, or the command cannot be started; 71 the system refused something; 75 a\n"
     "deadlock, a limit, or a backend out of reach: try again; 77 not allowed; 79 the lock was "
@@ -40,7 +43,35 @@ constexpr auto kRunNotes =
     "until\n"
     "all of them have ended, even if lockctl is killed. With -o they do not, and the lock falls "
     "with\n"
-    "lockctl; if lockctl is killed, COMMAND gets SIGTERM.";
+    "lockctl; if lockctl is killed, COMMAND gets SIGTERM, unless it is setuid, as sudo is.";
+
+// NaN passes a check of any range.
+const CLI::Validator kNumber(
+    [](std::string& text) {
+      return std::isnan(std::strtod(text.c_str(), nullptr)) ? text + " is no number"
+                                                            : std::string();
+    },
+    "");
+
+// The first line of a help: a command is needed, and options that are needed are named.
+class UsageLine : public CLI::Formatter {
+ public:
+  std::string make_usage(const CLI::App* app, std::string name) const override {
+    if (app->get_parent() == nullptr) return "Usage: " + name + " [OPTIONS] COMMAND\n";
+    std::string out = Formatter::make_usage(app, name);
+    constexpr std::string_view kOptions = "[OPTIONS]";
+    size_t at = out.find(kOptions);
+    if (at == std::string::npos) return out;
+    at += kOptions.size();
+    for (const CLI::Option* option : app->get_options()) {
+      if (option->get_positional() || !option->get_required()) continue;
+      const std::string needed = " " + option->get_name() + " " + option->get_type_name();
+      out.insert(at, needed);
+      at += needed.size();
+    }
+    return out;
+  }
+};
 
 void add_list(CLI::App& app, ListOptions& options) {
   CLI::App& list = *app.add_subcommand("list", "List the locks that are held");
@@ -51,7 +82,10 @@ void add_list(CLI::App& app, ListOptions& options) {
   list.add_flag("-m,--mine", options.mine, "only what your user holds or waits for");
   list.add_option("-u,--user", options.user, "only what this user holds or waits for")
       ->type_name("USER");
-  list.add_option("--mode", options.mode, "only locks held in this mode")->type_name("MODE");
+  list.add_option("--mode", options.mode, "only locks held in this mode")
+      ->type_name("MODE")
+      ->check(
+          CLI::IsMember({"NL", "CR", "CW", "PR", "PW", "EX", "SLOT", "free"}, CLI::ignore_case));
   list.add_flag("-a,--all", options.all, "pinned names that nobody holds, too");
   list.add_option("-s,--sort", options.sort, "what to sort by")
       ->type_name("KEY")
@@ -94,6 +128,7 @@ void add_top(CLI::App& app, TopOptions& options) {
   top.add_option("-d,--delay", options.delay, "seconds between two looks")
       ->type_name("SECS")
       ->check(CLI::Range(0.1, 3600.0))
+      ->check(kNumber)
       ->capture_default_str();
   top.add_option("-s,--sort", options.sort, "the column to begin with, by its heading")
       ->type_name("COLUMN")
@@ -118,7 +153,8 @@ void add_run(CLI::App& app, RunOptions& options) {
   run.add_option("-w,--wait,--timeout", options.acquire.wait,
                  "wait at most that long; 0 is -n, fractions are fine")
       ->type_name("SECS")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::NonNegativeNumber)
+      ->check(kNumber);
   run.add_option("-E,--conflict-exit-code", options.conflict_exit_code,
                  "the exit code if it is not to be had in time")
       ->type_name("CODE")
@@ -128,7 +164,9 @@ void add_run(CLI::App& app, RunOptions& options) {
   run.add_flag("-F,--no-fork", options.no_fork, "lockctl becomes COMMAND");
   run.add_option("-c,--command", options.shell_command, "a command for the shell, instead of words")
       ->type_name("COMMAND");
-  run.add_option("--onlost", options.onlost, "what becomes of COMMAND when the lock is lost")
+  run.add_option("--onlost", options.onlost,
+                 "what becomes of COMMAND and all that it has started (with -F: of COMMAND alone) "
+                 "when the lock is lost")
       ->type_name("WHAT")
       ->check(CLI::IsMember({"kill", "term", "none"}))
       ->capture_default_str();
@@ -159,7 +197,9 @@ void add_break(CLI::App& app, BreakOptions& options) {
       "The holder is told that its lock is lost, and the next one has it at once. Until the "
       "holder\n"
       "listens it goes on, beside the next one: end its process first, if you can.\n"
-      "It asks first on a terminal; without one it refuses, unless --yes is there.");
+      "It asks first on a terminal, and ends with 1 if the answer is no; without one --yes must "
+      "be\n"
+      "there, or it ends with 64.");
 }
 
 void add_control(CLI::App& app, PinOptions& pin, NumberOptions& number) {
@@ -188,6 +228,7 @@ void add_control(CLI::App& app, PinOptions& pin, NumberOptions& number) {
 std::unique_ptr<CLI::App> make_app(Arguments& arguments) {
   auto app = std::make_unique<CLI::App>(
       "lockctl: who holds which lock of a lockfs, who waits, and what to do about it.", "lockctl");
+  app->formatter(std::make_shared<UsageLine>());
   app->fallthrough();  // --mount may stand behind the command as well.
   app->add_option("--mount", arguments.mount, "the directory where lockfs is mounted")
       ->type_name("DIR");
@@ -200,11 +241,12 @@ std::unique_ptr<CLI::App> make_app(Arguments& arguments) {
   add_break(*app, arguments.breaks);
   add_control(*app, arguments.pin, arguments.number);
   CLI::App* events = app->add_subcommand("events", "Print what happens, as it happens");
-  events->add_flag("--json", arguments.events.json, "the lines as the mount writes them");
+  events->add_flag("--json", arguments.events.json, "for programs: a line of JSON an event");
   CLI::App* ready = app->add_subcommand("ready", "Wait until the mount answers; for scripts");
   ready->add_option("-w,--wait", arguments.ready.wait, "wait at most that long")
       ->type_name("SECS")
       ->check(CLI::NonNegativeNumber)
+      ->check(kNumber)
       ->capture_default_str();
   app->footer(kExitCodes);  // Last: commands would inherit it.
   app->require_subcommand(0, 1);

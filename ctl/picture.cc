@@ -2,7 +2,6 @@
 #include "ctl/picture.h"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
 #include <yaml-cpp/yaml.h>
 
 #include <cerrno>
@@ -62,14 +61,6 @@ Holder to_holder(const json& raw) {
   return holder;
 }
 
-Waiter to_waiter(const json& raw) {
-  Waiter waiter;
-  read_party(raw, waiter);
-  waiter.waiting = get<double>(raw, "waiting");
-  waiter.deadline = get<std::string>(raw, "deadline");
-  return waiter;
-}
-
 Stats to_stats(const json& raw) {
   const json wait = raw.value("wait", json::object());
   const json hold = raw.value("hold", json::object());
@@ -103,12 +94,46 @@ json to_json(const YAML::Node& node) {
   return out;
 }
 
+// What the mount would say of a lock that it does not know.
+json free_lock(const LockPath& lock) {
+  const json times = {{"mean", 0.0}, {"max", 0.0}};
+  return {{"lock", lock_name(lock.file)},
+          {"lockspace", lock.lockspace},
+          {"backend", nullptr},
+          {"mode", "free"},
+          {"pinned", false},
+          {"token", 0},
+          {"holders_total", 0},
+          {"holders", json::array()},
+          {"waiters_total", 0},
+          {"waiters", json::array()},
+          {"stats",
+           {{"grants", 0},
+            {"contended", 0},
+            {"timeouts", 0},
+            {"deadlocks", 0},
+            {"lost", 0},
+            {"wait", times},
+            {"hold", times}}}};
+}
+
 }  // namespace
+
+LockPath to_lock(const json& raw) {
+  return {get<std::string>(raw, "lockspace"), file_name(get<std::string>(raw, "lock"))};
+}
+
+Waiter to_waiter(const json& raw) {
+  Waiter waiter;
+  read_party(raw, waiter);
+  waiter.waiting = get<double>(raw, "waiting");
+  waiter.deadline = get<std::string>(raw, "deadline");
+  return waiter;
+}
 
 Picture to_picture(const json& raw) {
   Picture picture;
-  picture.lock.lockspace = get<std::string>(raw, "lockspace");
-  picture.lock.file = file_name(get<std::string>(raw, "lock"));
+  picture.lock = to_lock(raw);
   picture.backend = get<std::string>(raw, "backend");
   if (const auto mode = get<std::string>(raw, "mode"); !mode.empty()) picture.mode = mode;
   picture.pinned = get<bool>(raw, "pinned");
@@ -153,27 +178,33 @@ Picture read_lock(const MountPoint& mount, const LockPath& lock) {
     return picture;
   }
   if (!yaml && errno != ENOENT) {
-    throw Failure(exit_code_of(errno), fmt::format("{}: {}", lock.shown(), std::strerror(errno)));
+    const int error = errno;
+    fail_if_ended(mount, lock.shown(), error);
+    throw Failure(exit_code_of(error), fmt::format("{}: {}", lock.shown(), std::strerror(error)));
   }
-  struct stat attributes {};
-  const std::string space = mount.path + "/" + lock.lockspace;
-  if (stat(space.c_str(), &attributes) != 0) {
-    throw Failure(ExitCode::kNoLock,
-                  fmt::format("{}: there is no lockspace {}; mkdir {} makes it", lock.shown(),
-                              printable(lock.lockspace), printable(space)));
-  }
+  need_lockspace(mount, lock.shown(), lock.lockspace);
   // A name that nobody holds has no file; somebody may wait for it all the same.
   for (Picture& picture : read_locks(mount)) {
     if (picture.lock.name() == lock.name()) return std::move(picture);
   }
-  Picture picture;
+  Picture picture = to_picture(free_lock(lock));
   picture.lock = lock;
-  picture.raw = {{"lock", lock.file}, {"lockspace", lock.lockspace}, {"mode", "free"}};
   return picture;
 }
 
 pid_t pid_to_look_at(const Holder& holder) {
   return holder.exited && holder.opener != 0 ? holder.opener : holder.pid;
+}
+
+std::string pid_to_show(const Holder& holder) {
+  const pid_t pid = pid_to_look_at(holder);
+  return pid == 0 ? "" : std::to_string(pid);
+}
+
+std::string command_to_show(const Holder& holder) {
+  if (!holder.exited) return printable(holder.comm);
+  if (holder.opener != 0) return printable(holder.opener_comm);
+  return printable(holder.comm) + (holder.comm.empty() ? "(exited)" : " (exited)");
 }
 
 std::string holder_to_look_at(const Holder& holder) {

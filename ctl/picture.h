@@ -70,7 +70,10 @@ struct Picture {
   bool held() const { return mode != "free"; }
 };
 
-/// Reads what the mount says, in its own keys; any of them may be absent.
+/// Reads what the mount says, in its own keys; any of them may be absent. A wait has the keys of
+/// its lock and of its waiter.
+LockPath to_lock(const nlohmann::json& raw);
+Waiter to_waiter(const nlohmann::json& raw);
 Picture to_picture(const nlohmann::json& raw);
 
 /// The mount's YAML as JSON: strings where they are quoted, else numbers, booleans, null, words.
@@ -90,6 +93,10 @@ Picture read_lock(const MountPoint& mount, const LockPath& lock);
 /// Whom to look at: the holder; of one that has exited, who opened the file, if that one lives. A
 /// shell that says `exec 9<>FILE; flock 9` is such an opener.
 pid_t pid_to_look_at(const Holder& holder);
+/// Of that one, for a column: the number, and "backup.sh" or "flock (exited)"; empty if the mount
+/// does not see it.
+std::string pid_to_show(const Holder& holder);
+std::string command_to_show(const Holder& holder);
 /// "pid 4711 (backup.sh)" of that one, or "pid 4700 (flock), which has exited".
 std::string holder_to_look_at(const Holder& holder);
 

@@ -10,15 +10,13 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <climits>
 #include <cstdlib>
+#include <map>
 #include <memory>
 
 namespace lockfs::ctl {
 namespace {
-
-std::string proc(pid_t pid, const std::string& file) {
-  return "/proc/" + std::to_string(pid) + "/" + file;
-}
 
 // The first number behind a key of /proc/PID/status.
 std::optional<long> status_number(pid_t pid, const std::string& key) {
@@ -33,17 +31,26 @@ std::optional<long> status_number(pid_t pid, const std::string& key) {
 std::optional<std::string> read_file(const std::string& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return std::nullopt;
-  std::string text;
-  std::array<char, 65536> piece{};
-  ssize_t n = 0;
-  while ((n = read(fd, piece.data(), piece.size())) > 0 || (n < 0 && errno == EINTR)) {
-    if (n > 0) text.append(piece.data(), static_cast<size_t>(n));
-  }
+  auto text = read_file(fd);
   const int error = errno;
   close(fd);
   errno = error;
-  if (n < 0) return std::nullopt;
   return text;
+}
+
+std::optional<std::string> read_file(int fd) {
+  std::string text;
+  std::array<char, 65536> piece{};
+  for (;;) {
+    const ssize_t n = pread(fd, piece.data(), piece.size(), static_cast<off_t>(text.size()));
+    if (n == 0) return text;
+    if (n > 0) text.append(piece.data(), static_cast<size_t>(n));
+    if (n < 0 && errno != EINTR) return std::nullopt;
+  }
+}
+
+std::string proc(pid_t pid, const std::string& file) {
+  return "/proc/" + std::to_string(pid) + "/" + file;
 }
 
 std::vector<pid_t> processes() {
@@ -74,6 +81,22 @@ std::string command_of(pid_t pid) {
 }
 
 pid_t parent_of(pid_t pid) { return static_cast<pid_t>(status_number(pid, "PPid").value_or(0)); }
+
+std::vector<pid_t> descendants_of(pid_t ancestor) {
+  std::array<char, PATH_MAX> self{};
+  const ssize_t n = readlink("/proc/self", self.data(), self.size());
+  const std::string number(self.data(), n > 0 ? static_cast<size_t>(n) : 0);
+  if (number != std::to_string(getpid())) return {};  // Numbers of another pid namespace.
+  std::multimap<pid_t, pid_t> children;
+  for (const pid_t pid : processes()) children.emplace(parent_of(pid), pid);
+  std::vector<pid_t> all = {ancestor};
+  for (size_t i = 0; i < all.size(); ++i) {
+    const auto [begin, end] = children.equal_range(all[i]);
+    for (auto child = begin; child != end; ++child) all.push_back(child->second);
+  }
+  all.erase(all.begin());
+  return all;
+}
 
 std::optional<uid_t> user_of(pid_t pid) {
   const auto uid = status_number(pid, "Uid");

@@ -10,6 +10,11 @@ namespace lockfs::ctl {
 
 /// The whole of a file; nullopt and errno when it cannot be read.
 std::optional<std::string> read_file(const std::string& path);
+/// The same of an open one, whose position stays where it is.
+std::optional<std::string> read_file(int fd);
+
+/// "/proc/PID/FILE".
+std::string proc(pid_t pid, const std::string& file);
 
 /// All processes that /proc shows.
 std::vector<pid_t> processes();
@@ -20,6 +25,8 @@ std::string comm_of(pid_t pid);
 std::string command_of(pid_t pid);
 /// Its parent; 0 when it is gone or out of sight.
 pid_t parent_of(pid_t pid);
+/// Its children, their children, and so on; none where /proc is that of another pid namespace.
+std::vector<pid_t> descendants_of(pid_t ancestor);
 /// Its user.
 std::optional<uid_t> user_of(pid_t pid);
 

@@ -21,10 +21,12 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 constexpr auto kLookAgain = milliseconds(20);
+constexpr auto kLeastWait = milliseconds(250);  // What answers at once is ready, whatever the wait.
 constexpr double kMaxWait = 365 * 86400.0;
 
 // Whether the mount answers until then. Failure if there is none, or it has ended.
 bool answers(const std::string& wanted, Clock::time_point end) {
+  end = std::max(end, Clock::now() + kLeastWait);
   Question question([&] { return read_info(find_mount(wanted), "version"); });
   for (;;) {
     if (question.answer()) return true;

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
@@ -16,8 +17,10 @@
 #include <cstring>
 #include <iostream>
 #include <optional>
+#include <set>
 
 #include "ctl/failure.h"
+#include "ctl/process.h"
 #include "ctl/words.h"
 
 namespace lockfs::ctl {
@@ -56,6 +59,17 @@ void check(const RunOptions& options) {
   }
 }
 
+// The kernel spares the first process of a container the default action of a signal; while it waits
+// for the lock there is nobody else to act upon it.
+void end_by_signals() {
+  if (getpid() != 1) return;
+  for (const int signal : kPassedOn) {
+    if (std::signal(signal, [](int number) { _exit(128 + number); }) == SIG_IGN) {
+      std::signal(signal, SIG_IGN);
+    }
+  }
+}
+
 [[noreturn]] void execute(const std::vector<std::string>& words) {
   std::vector<char*> argv;
   argv.reserve(words.size() + 1);
@@ -78,7 +92,13 @@ class Supervisor {
   int run(const std::vector<std::string>& words) {
     sigset_t before;
     const OpenFile signals = watch_signals(before);
+    const OpenFile events = watch(signals);
     if (is_lost()) fail_as_lost();
+    adopt();
+    std::array<int, 2> ends{};
+    if (pipe2(ends.data(), O_CLOEXEC) != 0) throw Failure(ExitCode::kSystem, "no pipe is left");
+    const OpenFile gate(ends[0]);
+    OpenFile opener(ends[1]);
     std::cout.flush();
     const pid_t lockctl = getpid();
     child_ = fork();
@@ -86,11 +106,15 @@ class Supervisor {
       throw Failure(ExitCode::kSystem,
                     fmt::format("{}: no process for the command: {}", name_, std::strerror(errno)));
     }
-    if (child_ == 0) begin(words, before, lockctl);
+    if (child_ == 0) {
+      opener = OpenFile();
+      begin(words, before, lockctl, gate);
+    }
     // A key that was pressed just before the fork has not reached the command by itself. One that
-    // reaches it twice does so once: it is blocked there until it begins.
-    if (const auto status = take_signals(signals, true)) return end(*status);
-    return wait(signals);
+    // reaches it twice does so once: it is blocked there until the gate is open.
+    const auto status = take_signals(signals, true);
+    opener = OpenFile();
+    return status ? end(*status) : wait(signals, events);
   }
 
  private:
@@ -107,9 +131,32 @@ class Supervisor {
     return fd;
   }
 
+  // Not poll(2), which asks all its files again when one of them wakes it: a daemon that is stopped
+  // would keep signals from us. This one asks those only that have something to tell.
+  OpenFile watch(const OpenFile& signals) const {
+    OpenFile events(epoll_create1(EPOLL_CLOEXEC));
+    epoll_event signal{EPOLLIN, {.fd = signals.get()}};
+    epoll_event loss{EPOLLERR, {.fd = held_.get()}};
+    const bool watches = events.get() >= 0 &&
+                         epoll_ctl(events.get(), EPOLL_CTL_ADD, signals.get(), &signal) == 0 &&
+                         epoll_ctl(events.get(), EPOLL_CTL_ADD, held_.get(), &loss) == 0;
+    if (!watches) throw Failure(ExitCode::kSystem, "no descriptor is left to watch the lock");
+    return events;
+  }
+
+  // Orphans of the command become ours, to be found and reaped; but whoever became lockctl by exec
+  // may have children, which are to be left alone.
+  void adopt() {
+    adopts_ = waitid(P_ALL, 0, nullptr, WEXITED | WNOHANG | WNOWAIT) != 0 && errno == ECHILD;
+    if (adopts_) prctl(PR_SET_CHILD_SUBREAPER, 1);
+  }
+
   // In the child.
   [[noreturn]] void begin(const std::vector<std::string>& words, const sigset_t& before,
-                          pid_t lockctl) const {
+                          pid_t lockctl, const OpenFile& gate) const {
+    char nothing = 0;
+    while (read(gate.get(), &nothing, 1) < 0 && errno == EINTR) {
+    }
     if (options_.close) {
       prctl(PR_SET_PDEATHSIG, SIGTERM);
       if (getppid() != lockctl) _exit(static_cast<int>(ExitCode::kLost));
@@ -120,16 +167,15 @@ class Supervisor {
     execute(words);
   }
 
-  int wait(const OpenFile& signals) {
-    std::array<pollfd, 2> fds = {pollfd{signals.get(), POLLIN, 0}, pollfd{held_.get(), 0, 0}};
+  int wait(const OpenFile& signals, const OpenFile& events) {
     for (;;) {
-      if (poll(fds.data(), fds.size(), -1) < 0) continue;  // EINTR: stopped and continued.
-      if ((fds[0].revents & POLLIN) != 0) {
-        if (const auto status = take_signals(signals, false)) return end(*status);
-      }
-      if (fds[1].revents != 0) {
-        fds[1].fd = -1;
+      epoll_event event{};
+      if (epoll_wait(events.get(), &event, 1, -1) != 1) continue;  // Stopped and continued.
+      if (event.data.fd == held_.get()) {
+        epoll_ctl(events.get(), EPOLL_CTL_DEL, held_.get(), nullptr);
         tell_lost();
+      } else if (const auto status = take_signals(signals, false)) {
+        return end(*status);
       }
     }
   }
@@ -144,9 +190,12 @@ class Supervisor {
       if (number != SIGCHLD && (keys_too || !by_key)) kill(child_, number);
     }
     int status = 0;
-    // Other children, of whoever became lockctl by exec, are not ours to reap.
-    if (waitpid(child_, &status, WNOHANG) != child_) return std::nullopt;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    pid_t ended = 0;
+    while ((ended = waitpid(adopts_ ? -1 : child_, &status, WNOHANG)) > 0) {
+      if (ended != child_) continue;
+      return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    }
+    return std::nullopt;
   }
 
   bool is_lost() const {
@@ -162,10 +211,27 @@ class Supervisor {
   void tell_lost() {
     lost_ = true;
     const bool ends = options_.onlost != "none";
-    if (ends) kill(child_, options_.onlost == "kill" ? SIGKILL : SIGTERM);  // Before any word.
+    if (ends) end_command(options_.onlost == "kill" ? SIGKILL : SIGTERM);  // Before any word.
     std::cerr << fmt::format(
         "lockctl: {} was lost: {}; {}\n", name_, why_lost(held_),
         ends ? "the command is told to end" : "the command goes on without it");
+  }
+
+  // All that the command has started, too. Who is killed may have begun one more just before; who
+  // is told to end may do so for ever.
+  void end_command(int signal) const {
+    std::set<pid_t> told;
+    bool again = true;
+    while (again) {
+      again = false;
+      std::vector<pid_t> all = descendants_of(adopts_ ? getpid() : child_);
+      all.push_back(child_);
+      for (const pid_t pid : all) {
+        if (!told.insert(pid).second) continue;
+        kill(pid, signal);
+        again = signal == SIGKILL;
+      }
+    }
   }
 
   int end(int status) const {
@@ -176,6 +242,7 @@ class Supervisor {
   const RunOptions& options_;
   const std::string name_;
   pid_t child_ = -1;
+  bool adopts_ = false;  ///< All our children are of the command.
   bool lost_ = false;
 };
 
@@ -198,6 +265,7 @@ int run_command(const MountPoint& mount, RunOptions options) {
   if (options.no_fork && options.onlost != "none") {
     options.acquire.signal_when_lost = options.onlost == "kill" ? "KILL" : "TERM";
   }
+  end_by_signals();
   std::signal(SIGCHLD, SIG_DFL);  // Ignored, it would keep the command's status from us.
   std::optional<OpenFile> held;
   try {

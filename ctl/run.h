@@ -17,7 +17,8 @@ struct RunOptions {
   bool no_fork = false;  ///< lockctl becomes the command.
   bool quiet = false;    ///< Nothing is said when the lock is not to be had in time.
   std::string shell_command;
-  std::string onlost = "term";  ///< What becomes of the command when the lock is lost.
+  std::string onlost = "term";  ///< What becomes of the command, and of all that it has started,
+                                ///< when the lock is lost.
   std::vector<std::string> command;
 };
 

@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <iostream>
+#include <set>
 
+#include "ctl/output.h"
 #include "ctl/process.h"
 #include "ctl/words.h"
 
@@ -141,24 +143,73 @@ json as_json(const Picture& picture, const Descriptors& descriptors) {
   return out;
 }
 
-// Who keeps a lock whose holder has exited.
-std::string advice_on_leak(const Descriptors& descriptors) {
-  std::string who;
-  std::string pids;
+// Has it exited and left its lock to children that do not know of it? Whoever opened the file for
+// it does.
+bool is_left_behind(const Holder& holder, const Descriptors& descriptors) {
+  return holder.exited && std::none_of(descriptors.all.begin(), descriptors.all.end(),
+                                       [&](const Descriptor& descriptor) {
+                                         return descriptor.opened &&
+                                                descriptor.pid == holder.opener;
+                                       });
+}
+
+// Those that keep a lock whose holder has exited: they, or an ancestor of theirs, have it from that
+// one. Of several shared ones it may not be known from which; if `all` have exited, from one of
+// them.
+std::vector<Descriptor> leaked(const Descriptors& descriptors, bool all) {
+  std::set<size_t> descriptions;
   for (const Descriptor& descriptor : descriptors.all) {
-    who += (who.empty() ? "" : " and ") + process_in_words(descriptor.pid, descriptor.comm);
-    pids += fmt::format(" {}", descriptor.pid);
+    const auto& from = descriptor.inherited;
+    const bool left = from && !descriptor.opened && (from->exited || (all && from->pid == 0));
+    if (left) descriptions.insert(descriptor.description);
   }
-  if (who.empty()) {
-    return "Its holder has exited, but some process still has its descriptor open. " +
+  std::vector<Descriptor> out;
+  for (const Descriptor& descriptor : descriptors.all) {
+    if (descriptions.contains(descriptor.description)) out.push_back(descriptor);
+  }
+  return out;
+}
+
+std::string processes_in_words(const std::vector<Descriptor>& all) {
+  std::string out;
+  for (const Descriptor& one : all) {
+    out += (out.empty() ? "" : " and ") + process_in_words(one.pid, one.comm);
+  }
+  return out;
+}
+
+// `lives`: another holder, if there is one.
+std::string advice_on_leak(const Descriptors& descriptors, const Holder* lives) {
+  const std::vector<Descriptor> keepers = leaked(descriptors, lives == nullptr);
+  std::string out = lives == nullptr ? "Its holder has exited" : "A holder of it has exited";
+  const std::string others =
+      lives == nullptr ? "" : " Besides, wait for " + holder_to_look_at(*lives) + ".";
+  if (keepers.empty()) {
+    return out + ", but some process still has its descriptor open. " +
            (blind_spot(descriptors).empty() ? "It is out of sight, maybe in a container."
-                                            : blind_spot(descriptors));
+                                            : blind_spot(descriptors)) +
+           others;
   }
-  return fmt::format(
-      "Its holder has exited, but {} still {} its descriptor open, so it is held. If that is not "
-      "meant: kill{}, and start such a process without it (`command {}>&-` in a shell, `flock -o`, "
-      "`lockctl run -o`).",
-      who, descriptors.all.size() == 1 ? "has" : "have", pids, descriptors.all.front().fd);
+  std::string pids;
+  for (const Descriptor& keeper : keepers) pids += fmt::format(" {}", keeper.pid);
+  return out +
+         fmt::format(
+             ", but {} still {} its descriptor open, so it is held. If that is not meant: kill{}, "
+             "and start such a process without it (`command {}>&-` in a shell, `flock -o`, "
+             "`lockctl run -o`).{}",
+             processes_in_words(keepers), keepers.size() == 1 ? "has" : "have", pids,
+             keepers.front().fd, others);
+}
+
+// Whom to wait for. The mount cannot see a process of another pid namespace; maybe we can.
+std::string whom_to_wait_for(const Picture& picture, const Descriptors& descriptors) {
+  const Holder& holder = picture.holders.front();
+  if (pid_to_look_at(holder) == 0 && holder.host.empty() && !descriptors.all.empty()) {
+    return processes_in_words(descriptors.all);
+  }
+  std::string out = holder_to_look_at(holder);
+  if (picture.holders_total > 1) out += fmt::format(" and {} more", picture.holders_total - 1);
+  return out;
 }
 
 }  // namespace
@@ -176,16 +227,19 @@ std::string advice(const Picture& picture, const Descriptors& descriptors) {
         "{} --why TEXT`.",
         name);
   }
-  const bool opener_lives =
-      std::any_of(descriptors.all.begin(), descriptors.all.end(),
-                  [](const Descriptor& descriptor) { return descriptor.opened; });
-  if (holder.exited && !opener_lives) return advice_on_leak(descriptors);
-  std::string out = "Wait for " + holder_to_look_at(holder);
-  if (picture.holders_total > 1) out += fmt::format(" and {} more", picture.holders_total - 1);
-  out += fmt::format(
-      ", end {}, or take it away: `lockctl break {} --why TEXT` (root or the owner of the "
+  const auto lives =
+      std::find_if(picture.holders.begin(), picture.holders.end(),
+                   [&](const Holder& one) { return !is_left_behind(one, descriptors); });
+  if (lives == picture.holders.end()) return advice_on_leak(descriptors, nullptr);
+  const bool leaks =
+      std::any_of(picture.holders.begin(), picture.holders.end(),
+                  [&](const Holder& one) { return is_left_behind(one, descriptors); });
+  if (leaks) return advice_on_leak(descriptors, &*lives);
+  std::string out = fmt::format(
+      "Wait for {}, end {}, or take it away: `lockctl break {} --why TEXT` (root or the owner of "
+      "the "
       "lockspace).",
-      picture.holders_total > 1 ? "them" : "it", name);
+      whom_to_wait_for(picture, descriptors), picture.holders_total > 1 ? "them" : "it", name);
   const std::string unseen = descriptors.all.empty() ? blind_spot(descriptors) : "";
   return unseen.empty() ? out : out + " " + unseen;
 }
@@ -194,8 +248,7 @@ ExitCode show_lock(const MountPoint& mount, const ShowOptions& options) {
   const Picture picture = read_lock(mount, parse_lock_path(mount, options.name));
   const Descriptors descriptors = descriptors_of(mount, picture);
   if (options.json) {
-    std::cout << as_json(picture, descriptors).dump(2, ' ', false, json::error_handler_t::replace)
-              << "\n";
+    print_json(as_json(picture, descriptors));
   } else {
     print_picture(picture, descriptors);
     const std::string unseen = descriptors.all.empty() ? "" : blind_spot(descriptors);

@@ -112,7 +112,10 @@ class Top {
     next_ = Clock::now() + duration_cast<Clock::duration>(delay);
     if (look_) return;
     begun_ = Clock::now();
-    look_.emplace([this] { return read_info(mount_, "locks.json"); });
+    look_.emplace([this] {
+      if (!options_.lockspace.empty()) need_lockspace(mount_, "top", options_.lockspace);
+      return read_info(mount_, "locks.json");
+    });
   }
 
   void take_look() {
@@ -187,12 +190,12 @@ class Top {
                                     [](const TopRow& row) { return row.mode != "free"; });
     size_t waiters = 0;
     for (const TopRow& row : rows_) waiters += row.waiters;
-    std::string out =
-        fmt::format("lockctl top  {}  {} held, {} waiting  by {}{}  ? help", printable(mount_.path),
-                    held, waiters, top_columns()[column_].heading, reverse_ ? " (reversed)" : "");
-    if (paused_) out += "  PAUSED";
-    if (look_ && Clock::now() - begun_ > kSlow) out += "  THE MOUNT DOES NOT ANSWER";
-    return out;
+    std::string out;  // What must be seen stands where nothing is cut off.
+    if (look_ && Clock::now() - begun_ > kSlow) out += "THE MOUNT DOES NOT ANSWER  ";
+    if (paused_) out += "PAUSED  ";
+    return out + fmt::format("lockctl top  {}  {} held, {} waiting  by {}{}  ? help",
+                             printable(mount_.path), held, waiters, top_columns()[column_].heading,
+                             reverse_ ? " (reversed)" : "");
   }
 
   void draw() {

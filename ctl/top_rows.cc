@@ -76,10 +76,11 @@ std::vector<TopRow> TopRows::look(const std::vector<Picture>& locks, double seco
                lock.stats.hold_mean};
     if (!lock.holders.empty()) {
       const Holder& holder = lock.holders.front();
-      row.pid = std::to_string(pid_to_look_at(holder));
+      if (const std::string pid = pid_to_show(holder); !pid.empty()) row.pid = pid;
       row.user = printable(user_name(holder.uid));
-      row.command = printable(holder.exited ? holder.opener_comm : holder.comm);
-      if (row.command.empty()) row.command = holder.exited ? "(exited)" : "-";
+      if (const std::string command = command_to_show(holder); !command.empty()) {
+        row.command = command;
+      }
     }
     for (const Holder& holder : lock.holders) row.held = std::max(row.held, holder.held);
     for (const Waiter& waiter : lock.waiters) row.waiting = std::max(row.waiting, waiter.waiting);

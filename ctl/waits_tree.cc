@@ -10,18 +10,15 @@
 #include <optional>
 #include <set>
 
+#include "ctl/output.h"
+
 namespace lockfs::ctl {
 namespace {
 
 using nlohmann::json;
 
 Wait to_wait(const json& raw) {
-  // A wait has a waiter's keys.
-  const json as_lock = {{"lockspace", raw.value("lockspace", "")},
-                        {"lock", raw.value("lock", "")},
-                        {"waiters", json::array({raw})}};
-  const Picture picture = to_picture(as_lock);
-  Wait wait{picture.lock, picture.waiters.front(), raw.value("cycle", false), {}, raw};
+  Wait wait{to_lock(raw), to_waiter(raw), raw.value("cycle", false), {}, raw};
   for (const json& blocker : raw.value("waits_for", json::array())) {
     wait.blockers.push_back({blocker.value("pid", 0), blocker.value("comm", ""),
                              blocker.value("holds", "none"), blocker.value("wants", "none")});
@@ -31,51 +28,80 @@ Wait to_wait(const json& raw) {
   return wait;
 }
 
+// Who waits or is waited for. The mount gives the pid 0 to whom it cannot see: such a one is known
+// by the one lock alone that it holds, or that it waits for.
+struct Node {
+  std::string id;  ///< As dot(1) takes it.
+  std::string name;
+};
+
+Node node_of(pid_t pid, const std::string& comm, const std::string& role) {
+  if (pid != 0) return {std::to_string(pid), process_in_words(pid, comm)};
+  return {in_quotes(role), process_in_words(pid, comm)};
+}
+
+Node waiter_of(const std::vector<Wait>& waits, const Wait& wait) {
+  return node_of(wait.who.pid, wait.who.comm, fmt::format("wait {}", &wait - waits.data()));
+}
+
+Node blocker_of(const Wait& wait, const Blocker& blocker) {
+  const bool holds = blocker.holds != "none";
+  const std::string role = (holds ? "the holder of " : "a waiter for ") + wait.lock.shown();
+  Node node = node_of(blocker.pid, blocker.comm, role);
+  if (blocker.pid == 0) node.name += ", " + role;
+  return node;
+}
+
+Node first_blocker_of(const Wait& wait) {
+  if (!wait.blockers.empty()) return blocker_of(wait, wait.blockers.front());
+  return {"elsewhere", "somebody on another host"};
+}
+
 // Draws the trees. A waiter stands below the first process that blocks it; the others are in
 // --json and --dot.
 class Tree {
  public:
   Tree(const std::vector<Wait>& waits, const Style& style) : waits_(waits), style_(style) {
     for (const Wait& wait : waits) {
-      waiting_.insert(wait.who.pid);
-      const Blocker nobody{0, "somebody on another host", "none", "none"};
-      const Blocker& first = wait.blockers.empty() ? nobody : wait.blockers.front();
-      blocked_[first.pid].push_back(&wait);
-      names_.emplace(first.pid, first.comm);
-      names_.emplace(wait.who.pid, wait.who.comm);
+      const Node waiter = waiter_of(waits, wait);
+      const Node first = first_blocker_of(wait);
+      waiting_.insert(waiter.id);
+      blocked_[first.id].push_back(&wait);
+      names_.emplace(first.id, first.name);
+      names_.emplace(waiter.id, waiter.name);
     }
   }
 
   std::string text() {
     for (const Wait& wait : waits_) {
-      const pid_t first = wait.blockers.empty() ? 0 : wait.blockers.front().pid;
+      const std::string first = first_blocker_of(wait).id;
       if (!waiting_.contains(first)) root(first);
     }
     for (const Wait& wait : waits_) {  // What is left goes round in circles.
-      if (!drawn_.contains(&wait)) root(wait.who.pid);
+      if (!drawn_.contains(&wait)) root(waiter_of(waits_, wait).id);
     }
     return out_;
   }
 
  private:
-  void root(pid_t pid) {
-    if (!roots_.insert(pid).second) return;
-    const std::string name = pid == 0 ? names_[pid] : process_in_words(pid, names_[pid]);
-    out_ += style_.heading(name) + "\n";
-    path_ = {pid};
-    below(pid, "");
+  void root(const std::string& node) {
+    if (!roots_.insert(node).second) return;
+    out_ += style_.heading(names_[node]) + "\n";
+    path_ = {node};
+    below(node, "");
   }
 
-  void below(pid_t pid, const std::string& indent) {
-    const auto found = blocked_.find(pid);
+  void below(const std::string& node, const std::string& indent) {
+    const auto found = blocked_.find(node);
     if (found == blocked_.end()) return;
     for (const Wait* wait : found->second) {
+      const std::string waiter = waiter_of(waits_, *wait).id;
       const bool last = wait == found->second.back();
-      const bool again = std::find(path_.begin(), path_.end(), wait->who.pid) != path_.end();
+      const bool again = std::find(path_.begin(), path_.end(), waiter) != path_.end();
       out_ += indent + (last ? "└─ " : "├─ ") + line(*wait, again) + "\n";
       if (!drawn_.insert(wait).second || again) continue;
-      path_.push_back(wait->who.pid);
-      below(wait->who.pid, indent + (last ? "   " : "│  "));
+      path_.push_back(waiter);
+      below(waiter, indent + (last ? "   " : "│  "));
       path_.pop_back();
     }
   }
@@ -96,23 +122,14 @@ class Tree {
 
   const std::vector<Wait>& waits_;
   const Style& style_;
-  std::map<pid_t, std::vector<const Wait*>> blocked_;  ///< By whom.
-  std::map<pid_t, std::string> names_;
-  std::set<pid_t> waiting_;
-  std::set<pid_t> roots_;
+  std::map<std::string, std::vector<const Wait*>> blocked_;  ///< By the id of whom.
+  std::map<std::string, std::string> names_;
+  std::set<std::string> waiting_;
+  std::set<std::string> roots_;
   std::set<const Wait*> drawn_;
-  std::vector<pid_t> path_;
+  std::vector<std::string> path_;
   std::string out_;
 };
-
-std::string dot_string(const std::string& text) {
-  std::string out = "\"";
-  for (const char c : printable(text)) {
-    if (c == '"' || c == '\\') out += '\\';
-    out += c;
-  }
-  return out + "\"";
-}
 
 std::map<pid_t, Holder> exited_holders(const MountPoint& mount) {
   std::map<pid_t, Holder> exited;
@@ -177,20 +194,22 @@ std::string waits_as_tree(const std::vector<Wait>& waits, const Style& style) {
 }
 
 std::string waits_as_dot(const std::vector<Wait>& waits) {
-  std::map<pid_t, std::string> names;
+  std::map<std::string, std::string> names;
   std::string arrows;
   for (const Wait& wait : waits) {
-    names.emplace(wait.who.pid, wait.who.comm);
+    const Node from = waiter_of(waits, wait);
+    names.emplace(from.id, from.name);
     for (const Blocker& blocker : wait.blockers) {
-      names.emplace(blocker.pid, blocker.comm);
-      arrows += fmt::format("  {} -> {} [label={}{}];\n", wait.who.pid, blocker.pid,
-                            dot_string(wait.lock.name() + " " + wait.who.mode),
+      const Node to = blocker_of(wait, blocker);
+      names.emplace(to.id, to.name);
+      arrows += fmt::format("  {} -> {} [label={}{}];\n", from.id, to.id,
+                            in_quotes(wait.lock.shown() + " " + printable(wait.who.mode)),
                             wait.cycle ? ", color=red, fontcolor=red" : "");
     }
   }
   std::string out = "digraph waits {\n  rankdir=LR;\n  node [shape=box];\n";
-  for (const auto& [pid, comm] : names) {
-    out += fmt::format("  {} [label={}];\n", pid, dot_string(process_in_words(pid, comm)));
+  for (const auto& [id, name] : names) {
+    out += fmt::format("  {} [label={}];\n", id, in_quotes(name));
   }
   return out + arrows + "}\n";
 }
@@ -202,7 +221,7 @@ ExitCode show_waits(const MountPoint& mount, const WaitsOptions& options) {
   if (options.json) {
     json out = {{"waits", json::array()}};
     for (const Wait& wait : waits) out["waits"].push_back(wait.raw);
-    std::cout << out.dump(2, ' ', false, json::error_handler_t::replace) << "\n";
+    print_json(out);
   } else if (options.dot) {
     std::cout << waits_as_dot(waits);
   } else if (waits.empty()) {

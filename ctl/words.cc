@@ -117,6 +117,7 @@ std::string time_in_words(const std::string& utc) {
 }
 
 std::string process_in_words(pid_t pid, const std::string& comm) {
+  if (pid == 0) return comm.empty() ? "a process out of sight" : printable(comm) + ", out of sight";
   if (comm.empty()) return fmt::format("pid {}", pid);
   return fmt::format("pid {} ({})", pid, printable(comm));
 }

@@ -23,7 +23,8 @@ std::string duration_in_words(double seconds);
 /// today, else with its date. As it is, but printable, if it is no such time.
 std::string time_in_words(const std::string& utc);
 
-/// "pid 4711 (sleep)"; "pid 4711" if the command is not known.
+/// "pid 4711 (sleep)"; "pid 4711" if the command is not known; "a process out of sight" for the pid
+/// 0, which the mount gives to those of a pid namespace that it does not see.
 std::string process_in_words(pid_t pid, const std::string& comm);
 
 /// "s" unless it is one.

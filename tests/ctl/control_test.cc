@@ -103,7 +103,10 @@ TEST_F(LockctlControl, AllocatesAndFreesNumbers) {
   EXPECT_EQ(lockctl({"alloc"}).status, 75) << "all are taken";
 }
 
-TEST_F(LockctlReady, IsReadyWhenTheMountAnswers) { EXPECT_EQ(lockctl({"ready"}).status, 0); }
+TEST_F(LockctlReady, IsReadyWhenTheMountAnswers) {
+  EXPECT_EQ(lockctl({"ready"}).status, 0);
+  EXPECT_EQ(lockctl({"ready", "-w", "0"}).status, 0);
+}
 
 TEST_F(LockctlReady, WaitsForAMountThatIsNotThereYet) {
   const std::string place = mount_.path() + ".later";
@@ -142,12 +145,37 @@ TEST_F(LockctlLine, EachCommandHasHelpInWords) {
 }
 
 TEST_F(LockctlLine, MistakesEndWith64AndPointToTheHelp) {
-  for (const Words& wrong : std::vector<Words>{
-           {}, {"nonsense"}, {"show"}, {"list", "--nonsense"}, {"top", "--delay", "0"}}) {
+  for (const Words& wrong : std::vector<Words>{{},
+                                               {"nonsense"},
+                                               {"show"},
+                                               {"list", "--nonsense"},
+                                               {"list", "--mode", "XX"},
+                                               {"top", "--delay", "0"},
+                                               {"top", "--delay", "nan"},
+                                               {"ready", "-w", "nan"},
+                                               {"run", "-w", "nan", "a", "true"}}) {
     const Ended ended = lockctl(wrong);
     EXPECT_EQ(ended.status, 64);
     EXPECT_THAT(ended.err, HasSubstr("--help"));
   }
+}
+
+TEST_F(LockctlLine, UsageSaysWhatIsNeeded) {
+  EXPECT_THAT(lockctl({"--help"}).out, HasSubstr("Usage: lockctl [OPTIONS] COMMAND\n"));
+  EXPECT_THAT(lockctl({"break", "--help"}).out,
+              HasSubstr("Usage: lockctl break [OPTIONS] --why TEXT name\n"));
+}
+
+TEST_F(LockctlLine, OutputThatIsLostIsAFailure) {
+  const auto into_full = [&](const std::string& words) {
+    return run({"sh", "-c", LOCKCTL " " + words + " >/dev/full"}, here());
+  };
+  for (const std::string words : {"list", "show a --json", "waits", "events", "--version"}) {
+    EXPECT_EQ(into_full(words).status, 71) << words;
+  }
+  const Ended alloc = into_full("alloc");
+  EXPECT_EQ(alloc.status, 71);
+  EXPECT_THAT(alloc.err, HasSubstr("lockctl free -l default 0"));
 }
 
 TEST_F(LockctlLine, TheMountMayBeNamedBehindTheCommandButNotBehindRunsName) {

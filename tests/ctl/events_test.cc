@@ -69,6 +69,12 @@ TEST(LockctlEvents, AnyKeyMayBeAbsentAndAnyLineOdd) {
               AllOf(HasSubstr("\\x1b[2J"), HasSubstr("a\\x0ab"), Not(HasSubstr("\x1b"))));
 }
 
+TEST(LockctlEvents, JsonKeepsItsOrderAndHasNoControlCharacter) {
+  EXPECT_EQ(ctl::event_as_json("{\"event\":\"granted\",\"a\":\"\xc2\x9b\",\"n\":17}"),
+            "{\"event\":\"granted\",\"a\":\"\\u009b\",\"n\":17}");
+  EXPECT_EQ(ctl::event_as_json("no json \x1b"), "no json \\x1b");
+}
+
 TEST(LockctlEvents, LinesAreHandedOnAsTheyCome) {
   std::array<int, 2> ends{};
   ASSERT_EQ(pipe(ends.data()), 0);

@@ -91,6 +91,7 @@ TEST_F(LockctlList, MineAndUserAndMode) {
   EXPECT_THAT(names({"--mode", "pr"}), ElementsAre("default/b"));
   const Ended nobody = lockctl({"list", "--user", "no such user"});
   EXPECT_EQ(nobody.status, 64);
+  EXPECT_EQ(lockctl({"list", "--user", "4294967296"}).status, 64);
 }
 
 TEST_F(LockctlList, AllShowsPinnedNamesToo) {
@@ -132,6 +133,29 @@ TEST_F(LockctlList, NoControlCharacterOfANameNoteOrCommandReachesTheTerminal) {
   EXPECT_EQ(terminal.wait(), 0);
   EXPECT_THAT(terminal.written(), AllOf(HasSubstr("\\x1b[31mred\\x07"), Not(HasSubstr("\x1b[31m")),
                                         HasSubstr("turn\\u202e"), Not(HasSubstr("\x07"))));
+}
+
+TEST_F(LockctlList, NoControlCharacterReachesTheTerminalInJson) {
+  const Fd a = hold(
+      "c1\xc2\x9b"
+      "31m",
+      "EX");
+  Program waiter(line({"run",
+                       "c1\xc2\x9b"
+                       "31m",
+                       "true"}),
+                 here());
+  ASSERT_TRUE(eventually_waiting(1));
+  for (const Words& command : std::vector<Words>{{"list"},
+                                                 {"show",
+                                                  "c1\xc2\x9b"
+                                                  "31m"},
+                                                 {"waits"}}) {
+    Words words = command;
+    words.emplace_back("--json");
+    EXPECT_THAT(lockctl(words).out, AllOf(HasSubstr("c1\\u009b31m"), Not(HasSubstr("\xc2\x9b"))))
+        << command[0];
+  }
 }
 
 TEST_F(LockctlList, ANameThatItShowsCanBeGivenBack) {

@@ -17,6 +17,7 @@ struct Circumstances {
   std::map<std::string, std::string> environment = {};  ///< Besides the test's own.
   uid_t uid = 0;
   std::vector<int> ignored = {};  ///< Signals that it ignores.
+  bool without_kcmp = false;      ///< kcmp(2) is forbidden, as in containers.
 };
 
 /// A program as a user starts it, in a process group of its own, without a terminal. It and what it

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "tests/ctl/terminal.h"
 
@@ -31,6 +32,11 @@ class LockctlRun : public LockctlTest {
     words.push_back(script);
     return line(words);
   }
+  /// Does the process come to its end?
+  static bool eventually_gone(pid_t pid) {
+    const std::string words = "/proc/" + std::to_string(pid) + "/cmdline";
+    return eventually([&] { return slurp(words).empty(); });
+  }
   bool eventually_free() const {
     return eventually([&] { return !visible("a"); });
   }
@@ -38,13 +44,19 @@ class LockctlRun : public LockctlTest {
 
 TEST_F(LockctlRun, TheCommandFindsLockTokenAndDescriptor) {
   const Ended ended = run(shell({},
-                                "echo $LOCKFS_LOCK; echo $LOCKFS_TOKEN; getfattr --only-values -n "
-                                "user.lockfs.token /proc/self/fd/$LOCKFS_FD 2>/dev/null"),
+                                "echo $LOCKFS_LOCK; echo $LOCKFS_TOKEN; python3 -c 'import os; "
+                                "print(os.getxattr(int(os.environ[\"LOCKFS_FD\"]), "
+                                "\"user.lockfs.token\").decode())'"),
                           here());
-  EXPECT_EQ(ended.status, 0);
-  EXPECT_TRUE(ended.out.starts_with("default/a\n")) << ended.out;
-  const std::string token = ended.out.substr(10, ended.out.find('\n', 10) - 10);
-  EXPECT_GT(token.size(), 3U);
+  EXPECT_EQ(ended.status, 0) << ended.err;
+  std::istringstream lines(ended.out);
+  std::string lock;
+  std::string told;
+  std::string token;
+  lines >> lock >> told >> token;
+  EXPECT_EQ(lock, "default/a");
+  EXPECT_GT(std::stoull(told), 0U);
+  EXPECT_EQ(told, token) << "what it is told is what the descriptor says";
   EXPECT_FALSE(visible("a")) << "it is free again";
 }
 
@@ -102,6 +114,47 @@ TEST_F(LockctlRun, PassesSignalsOn) {
     EXPECT_EQ(program.wait(), 7) << name;
     EXPECT_THAT(program.out(), HasSubstr("got " + name));
   }
+}
+
+TEST_F(LockctlRun, PassesSignalsOnWhileTheDaemonIsStopped) {
+  // With -o: who has the lock open ends no sooner than the daemon hears of it.
+  Program program(shell({"-o"}, until("TERM", "echo told; exit 7")), here());
+  ASSERT_TRUE(program.eventually_says("ready"));
+  kill(mount_.daemon(), SIGSTOP);
+  program.signal(SIGTERM);
+  EXPECT_TRUE(program.eventually_says("told"));
+  kill(mount_.daemon(), SIGCONT);
+  EXPECT_EQ(program.wait(), 7);
+}
+
+TEST_F(LockctlRun, AsTheFirstProcessOfAContainerItHeedsSignalsWhileItWaits) {
+  const Fd holder = hold("a", "EX");
+  const Words alone = {
+      "unshare", "--pid", "--fork", "--kill-child", "sh", "-c", "exec " LOCKCTL " run a -- true"};
+  Program program(alone, here());
+  if (!eventually_waiting(1)) GTEST_SKIP() << "no pid namespaces here: " << program.err();
+  const std::string tasks = "/proc/" + std::to_string(program.pid()) + "/task/";
+  const pid_t waiter = std::stoi(slurp(tasks + std::to_string(program.pid()) + "/children"));
+  kill(waiter, SIGTERM);
+  ASSERT_TRUE(eventually([&] { return program.has_ended(); }));
+  EXPECT_EQ(program.wait(), 128 + SIGTERM);
+  EXPECT_TRUE(eventually_waiting(0));
+}
+
+TEST_F(LockctlRun, TheLockIsNeverTheCommandsStandardOutput) {
+  const std::string place = mount_.path() + ".seen";
+  const Ended ended = run(
+      {"sh", "-c",
+       LOCKCTL " run a -- sh -c 'echo UN; echo UN >&0; " LOCKCTL " run -n a -- true; echo $? >" +
+           place + "' <&- >&-"},
+      here());
+  EXPECT_EQ(ended.status, 0) << ended.err;
+  EXPECT_EQ(slurp(place), "1\n") << "it is still held";
+  unlink(place.c_str());
+}
+
+TEST_F(LockctlRun, TheCommandsOrphansDoNotHideItsStatus) {
+  EXPECT_EQ(run(shell({}, "(true &); (sleep 0.05 &); sleep 0.1; exit 5"), here()).status, 5);
 }
 
 TEST_F(LockctlRun, ASignalWhileItWaitsEndsItAndTheCommandNeverBegins) {
@@ -176,6 +229,37 @@ TEST_F(LockctlRun, ABrokenLockEndsTheCommandByKillIfSaid) {
   ASSERT_EQ(control("break a").first, 0);
   EXPECT_EQ(program.wait(), 79);
   EXPECT_THAT(program.out(), ::testing::Not(HasSubstr("told")));
+}
+
+TEST_F(LockctlRun, ALossReachesAllThatTheCommandHasStarted) {
+  for (const std::string how : {"kill", "term"}) {
+    // A child, and an orphan that lockctl alone can know.
+    Program program(shell({"--onlost", how},
+                          "sleep 1000 & echo $!; (setsid sleep 1000 & echo $!); echo ready; wait"),
+                    here());
+    ASSERT_TRUE(program.eventually_says("ready"));
+    std::istringstream pids(program.out());
+    pid_t child = 0;
+    pid_t orphan = 0;
+    pids >> child >> orphan;
+    ASSERT_EQ(control("break a").first, 0);
+    EXPECT_EQ(program.wait(), 79) << how;
+    EXPECT_TRUE(eventually_gone(child)) << how;
+    EXPECT_TRUE(eventually_gone(orphan)) << how;
+    kill(orphan, SIGKILL);
+  }
+}
+
+TEST_F(LockctlRun, ALossLeavesAloneWhoWasThereBefore) {
+  Program program({"sh", "-c",
+                   "sleep 1000 & echo $!; exec " LOCKCTL
+                   " run --onlost kill a -- sh -c 'echo ready; sleep 1000; true'"},
+                  here());
+  ASSERT_TRUE(program.eventually_says("ready"));
+  const pid_t before = std::stoi(program.out());
+  ASSERT_EQ(control("break a").first, 0);
+  EXPECT_EQ(program.wait(), 79);
+  EXPECT_THAT(slurp("/proc/" + std::to_string(before) + "/cmdline"), HasSubstr("sleep"));
 }
 
 TEST_F(LockctlRun, ABrokenLockLeavesTheCommandAloneIfSaid) {

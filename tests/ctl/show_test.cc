@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // lockctl show: who holds, who has it open, what to do next.
+#include "ctl/show.h"
+
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -42,6 +44,16 @@ TEST_F(LockctlShow, OfAFreeLockSaysSoAndEndsWithOne) {
   EXPECT_EQ(shown("nobody").at("mode"), "free");
 }
 
+TEST_F(LockctlShow, TheJsonOfAFreeLockHasTheKeysOfAHeldOne) {
+  const json free = shown("fr%2Fee");
+  EXPECT_EQ(free.at("lock"), "fr/ee");
+  const Fd held = hold("fr%2Fee", "EX");
+  const json now = shown("fr%2Fee");
+  for (const auto& [key, value] : now.items()) EXPECT_TRUE(free.contains(key)) << key;
+  EXPECT_EQ(now.at("lock"), free.at("lock"));
+  EXPECT_TRUE(free.at("stats").contains("wait"));
+}
+
 TEST_F(LockctlShow, NamesWhoInheritedTheDescriptor) {
   const std::string file = mount_.lock("leak");
   // flock(1) takes the lock, starts a daemon that keeps the descriptor, and ends.
@@ -63,6 +75,61 @@ TEST_F(LockctlShow, NamesWhoInheritedTheDescriptor) {
   EXPECT_EQ(one.at("mode"), "EX");
   EXPECT_EQ(one.at("inherited_from").at("pid"), shell.pid());
   EXPECT_EQ(one.at("inherited_from").at("exited"), true);
+}
+
+TEST_F(LockctlShow, OfALeakBesideALivingHolderItAdvisesToKillTheLeakAlone) {
+  const std::string file = mount_.lock("s");
+  Program leak({"flock", "-s", file, "sh", "-c",
+                "sleep 1000 >/dev/null 2>&1 & echo $!; until grep -q 'comm: flock' '" + file +
+                    "'; do :; done"});
+  ASSERT_EQ(leak.wait(), 0) << leak.err();
+  const std::string sleeper = std::to_string(std::stoi(leak.out()));
+  Program living(line({"run", "-s", "s", "--", "sh", "-c", "echo ready; exec sleep 1000"}), here());
+  ASSERT_TRUE(living.eventually_says("ready"));
+  const std::string out = lockctl({"show", "s"}).out;
+  EXPECT_THAT(out, AllOf(HasSubstr("kill " + sleeper + ","),
+                         HasSubstr("but pid " + sleeper + " (sleep) still has its descriptor"),
+                         HasSubstr("wait for pid " + std::to_string(living.pid()) + " (lockctl)")));
+}
+
+TEST_F(LockctlShow, WithoutKcmpItStillTellsWhoInherited) {
+  auto circumstances = here();
+  circumstances.without_kcmp = true;
+  for (const std::string mode : {"EX", "PR"}) {
+    Program holder(
+        line({"run", "-m", mode, mode, "--", "sh", "-c", "echo ready; sleep 1000; true"}), here());
+    ASSERT_TRUE(holder.eventually_says("ready"));
+    Program second(line({"run", "-m", mode, mode, "--", "sleep", "1000"}), here());
+    const std::string taker = "pid " + std::to_string(holder.pid()) + " (lockctl)";
+    std::string out;
+    EXPECT_TRUE(eventually([&] {
+      out = run(line({"show", mode}), circumstances).out;
+      return out.find("(sleep) inherited it from pid ") != std::string::npos;
+    })) << out;
+    EXPECT_THAT(out,
+                AllOf(HasSubstr(taker + " took it"), HasSubstr("(sh) inherited it from " + taker)));
+  }
+}
+
+TEST_F(LockctlShow, AHolderThatBecameAnotherProgramTookIt) {
+  Program one(line({"run", "-F", "-s", "a", "--", "sleep", "1000"}), here());
+  Program two(line({"run", "-F", "-s", "a", "--", "sleep", "1001"}), here());
+  std::string out;
+  EXPECT_TRUE(eventually([&] {
+    out = lockctl({"show", "a"}).out;
+    return out.find("pid " + std::to_string(one.pid()) + " (sleep) took it") != std::string::npos &&
+           out.find("pid " + std::to_string(two.pid()) + " (sleep) took it") != std::string::npos;
+  })) << out;
+}
+
+TEST(LockctlAdvice, NamesTheDescriptorsOfAHolderThatTheMountCannotSee) {
+  ctl::Picture picture =
+      ctl::to_picture({{"lock", "a"}, {"mode", "EX"}, {"holders", {{{"mode", "EX"}, {"pid", 0}}}}});
+  picture.holders_total = 1;
+  EXPECT_THAT(ctl::advice(picture, {}), HasSubstr("Wait for a process out of sight"));
+  ctl::Descriptors found;
+  found.all.push_back({4711, 3, "EX", 0, "sleep", "sleep 1000", 0, ctl::Descriptor::Origin{}});
+  EXPECT_THAT(ctl::advice(picture, found), HasSubstr("Wait for pid 4711 (sleep), end it"));
 }
 
 TEST_F(LockctlShow, NamesTheNearestLivingAncestorThatHasItToo) {

@@ -126,6 +126,9 @@ TEST_F(LockctlTop, OfOneLockspace) {
   Terminal terminal(top({"other"}), vt52());
   ASSERT_TRUE(terminal.eventually_shows("other/b"));
   EXPECT_EQ(terminal.line_with("default/a"), "");
+  Terminal none(top({"nosuch"}), vt52());
+  EXPECT_EQ(none.wait(), 66);
+  EXPECT_THAT(none.written(), HasSubstr("no lockspace nosuch"));
 }
 
 TEST_F(LockctlTop, AResizeDrawsAgain) {
@@ -193,8 +196,8 @@ TEST_P(LockctlTopEnds, TheTerminalIsAsItWas) {
 }
 
 TEST_F(LockctlTop, KeysWorkWhileTheMountHangs) {
-  Terminal terminal(top(), vt52());
-  ASSERT_TRUE(terminal.eventually_shows("0 held"));
+  Terminal terminal(top(), vt52(), 24, 80);
+  ASSERT_TRUE(terminal.eventually_shows("lockctl top"));
   kill(mount_.daemon(), SIGSTOP);
   EXPECT_TRUE(terminal.eventually_shows("THE MOUNT DOES NOT ANSWER"));
   terminal.press("q");

@@ -110,6 +110,24 @@ TEST_F(LockctlWaits, WhoWaitsInTheQueueStandsBelowTheHolder) {
   EXPECT_THAT(out, HasSubstr("└─ pid " + std::to_string(second.pid())));
 }
 
+TEST(LockctlWaitsText, ProcessesOutOfSightAreToldApart) {
+  const auto wait = [](const std::string& lock, const std::string& comm) {
+    const json blocker = {{"pid", 0}, {"comm", ""}, {"holds", "EX"}, {"wants", "none"}};
+    return json{{"lockspace", "default"}, {"lock", lock}, {"pid", 0},
+                {"comm", comm},           {"mode", "EX"}, {"waits_for", json::array({blocker})}};
+  };
+  const auto waits =
+      ctl::to_waits({{"waits", {wait("a", "one"), wait("a", "two"), wait("b", "three")}}});
+  const std::string tree = ctl::waits_as_tree(waits, ctl::Style(false));
+  EXPECT_THAT(tree, AllOf(HasSubstr("a process out of sight, the holder of default/a\n├─ one"),
+                          HasSubstr("a process out of sight, the holder of default/b\n└─ three"),
+                          Not(HasSubstr("see above")), Not(HasSubstr("pid 0"))));
+  const std::string dot = ctl::waits_as_dot(waits);
+  EXPECT_THAT(
+      dot, AllOf(HasSubstr("\"wait 1\" -> \"the holder of default/a\""),
+                 HasSubstr("\"wait 2\" -> \"the holder of default/b\""), Not(HasSubstr("0 -> 0"))));
+}
+
 TEST(LockctlWaitsText, KeysMayBeAbsent) {
   const json raw = {{"waits", {{{"lock", "a"}, {"pid", 7}, {"waits_for", json::array()}}}}};
   const auto waits = ctl::to_waits(raw);

@@ -60,6 +60,9 @@ TEST(LockctlWords, ATableIsAsWideAsItsEntries) {
 TEST(LockctlWords, FileNamesEncodeWhatTheyCannotHave) {
   EXPECT_EQ(file_name("a/b"), "a%2Fb");
   EXPECT_EQ(file_name("a%2Fb 50%"), "a%252Fb 50%");
+  for (const std::string lock : {"a/b", "a%2Fb 50%", "%25", "%/%2", "plain"}) {
+    EXPECT_EQ(lock_name(file_name(lock)), lock);
+  }
 }
 
 TEST(LockctlWords, YamlOfTheMountBecomesJson) {
