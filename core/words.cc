@@ -17,7 +17,7 @@ bool same_word(std::string_view a, std::string_view b) {
   return a.size() == b.size() && strncasecmp(a.data(), b.data(), a.size()) == 0;
 }
 
-std::string quoted(std::string_view word) {
+std::string as_said(std::string_view word) {
   std::string out = "'";
   for (const char c : word.substr(0, 40)) out += is_control(c) ? '?' : c;
   return out + (word.size() > 40 ? "...'" : "'");
@@ -29,7 +29,7 @@ tl::expected<uint64_t, std::string> parse_number(std::string_view text, uint64_t
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   const bool whole = end == text.data() + text.size() && !text.empty();
   if (whole && error == std::errc() && value >= least && value <= most) return value;
-  return make_unexpected(quoted(text) + " is not a whole number from " + std::to_string(least) +
+  return make_unexpected(as_said(text) + " is not a whole number from " + std::to_string(least) +
                          " to " + std::to_string(most));
 }
 
@@ -46,10 +46,10 @@ tl::expected<Duration, std::string> parse_duration(std::string_view text) {
     if (digits == 0 || !same_word(text.substr(digits), unit.name)) continue;
     const auto most = static_cast<uint64_t>(kMaxDuration / unit.length);
     const auto count = parse_number(text.substr(0, digits), 0, most);
-    if (!count) return make_unexpected(quoted(text) + " is longer than ten years");
+    if (!count) return make_unexpected(as_said(text) + " is longer than ten years");
     return unit.length * static_cast<int64_t>(*count);
   }
-  return make_unexpected(quoted(text) + " is not a duration such as 500ms, 5s, 2m or 1h");
+  return make_unexpected(as_said(text) + " is not a duration such as 500ms, 5s, 2m or 1h");
 }
 
 }  // namespace lockfs

@@ -17,7 +17,7 @@ bool same_word(std::string_view a, std::string_view b);
 bool is_control(char c);
 
 /// What somebody wrote, as an error message shows it: quoted, cut, without control characters.
-std::string quoted(std::string_view word);
+std::string as_said(std::string_view word);
 
 /// The longest duration that may be named: ten years.
 inline constexpr auto kMaxDuration = std::chrono::hours(24 * 3653);

@@ -20,7 +20,7 @@ tl::expected<int, std::string> parse_signal(std::string_view text) {
     if (known != nullptr && same_word(name, known)) return signal;
   }
   if (const auto number = parse_number(text, 1, 31)) return static_cast<int>(*number);
-  return make_unexpected(quoted(text) + ": no such signal; for example TERM or USR1");
+  return make_unexpected(as_said(text) + ": no such signal; for example TERM or USR1");
 }
 
 // One option of an acquiring command: sets it, or says what is wrong with its value.
@@ -86,15 +86,15 @@ std::string apply_option(Command& command, std::string_view word, uint32_t& seen
   for (size_t i = 0; i < kOptions.size(); ++i) {
     const Option& option = kOptions.at(i);
     if (!same_word(name, option.name)) continue;
-    if ((seen >> i & 1) != 0) return "option " + quoted(name) + " is there twice";
+    if ((seen >> i & 1) != 0) return "option " + as_said(name) + " is there twice";
     seen |= 1U << i;
     const bool has_value = equals != std::string_view::npos;
-    if (has_value && !option.has_value) return "option " + quoted(name) + " takes no value";
-    if (!has_value && option.has_value) return "option " + quoted(name) + " needs a value";
+    if (has_value && !option.has_value) return "option " + as_said(name) + " takes no value";
+    if (!has_value && option.has_value) return "option " + as_said(name) + " needs a value";
     const std::string wrong = option.apply(command, has_value ? word.substr(equals + 1) : "");
     return wrong.empty() ? wrong : std::string(option.name) + ": " + wrong;
   }
-  return "unknown option " + quoted(word) +
+  return "unknown option " + as_said(word) +
          "; options: try timeout= ttl= size= linger= onlost= note=";
 }
 
@@ -140,7 +140,7 @@ std::optional<tl::expected<Command, std::string>> parse_alone(const Words& words
     return std::nullopt;
   }
   if (words.size() > count) {
-    return make_unexpected(quoted(verb) + " stands alone, but " + quoted(words[count]) +
+    return make_unexpected(as_said(verb) + " stands alone, but " + as_said(words[count]) +
                            " follows" +
                            (same_word(verb, "renew") ? "; with another ttl it is renew=DUR" : ""));
   }
@@ -196,7 +196,7 @@ tl::expected<Command, std::string> parse_command(std::string_view text) {
   if (same_word(first, "SLOT")) return parse_acquire(*words, {Mode::kCW, 0}, true);
   if (const auto mode = parse_mode(first)) return parse_acquire(*words, {*mode, 0}, false);
   return make_unexpected(
-      "unknown mode " + quoted(first) +
+      "unknown mode " + as_said(first) +
       "; the first word is NL CR CW PR PW EX shared exclusive SLOT UN renew or resume");
 }
 

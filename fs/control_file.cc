@@ -207,8 +207,7 @@ void LockFs::control_free(Lockspace& space, const Client& client, const Argument
                           const Reply& reply) {
   const auto number = parse_number(arguments[0], 0, UINT64_MAX);
   if (!number) {
-    return reply(
-        refuse(LockErrc::kInvalid, lockfs::quoted(arguments[0]) + " is not a whole number"));
+    return reply(refuse(LockErrc::kInvalid, as_said(arguments[0]) + " is not a whole number"));
   }
   const std::string name = std::to_string(*number);
   table_.look(space, name, [=, this, id = space.id](LockErrc result, const RemoteLock&) {

@@ -50,7 +50,7 @@ std::string connection_number(const std::string& mountpoint) {
 }
 
 // libfuse takes commas and backslashes behind a backslash.
-std::string quoted(const std::string& word) {
+std::string comma_safe(const std::string& word) {
   std::string out;
   for (const char c : word) {
     if (c == ',' || c == '\\') out += '\\';
@@ -82,7 +82,7 @@ Session::~Session() {
 
 std::optional<std::string> Session::read_options() {
   std::string list =
-      "fsname=" + quoted(shown_url(options_.source)) + ",subtype=lockfs,default_permissions";
+      "fsname=" + comma_safe(shown_url(options_.source)) + ",subtype=lockfs,default_permissions";
   if (getuid() == 0) list += ",allow_other";
   if (!options_.mount_options.empty()) list += "," + joined(options_.mount_options);
   std::string name = "lockfs";

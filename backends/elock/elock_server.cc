@@ -175,7 +175,7 @@ void Server::lock(Client& client, const Words& words) {
   request.now = words.size() == 2;
   if (!request.now) {
     const auto seconds = parse_number(words[2], 0, kLongestWait / 1000);
-    if (!seconds) return client.say("400 Not a number of seconds: " + quoted(words[2]));
+    if (!seconds) return client.say("400 Not a number of seconds: " + as_said(words[2]));
     request.now = *seconds == 0;
     if (!request.now) request.timeout = std::chrono::seconds(*seconds);
   }
