@@ -45,6 +45,10 @@ Mount::Mount(std::vector<std::string> arguments, std::string source) {
     prctl(PR_SET_PDEATHSIG, SIGTERM);  // A test that is killed leaves no daemon.
     const int log = open(log_path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     dup2(log, 2);
+    // The leak sanitizer falls over gRPC's threads now and then ("Tracer caught signal 11").
+    if (source.starts_with("etcd") || source.starts_with("ldlm")) {
+      setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
+    }
     execv(program.c_str(), argv.data());
     _exit(127);
   }
