@@ -62,7 +62,9 @@ Wrong read_lockspace_key(LockspaceOptions& space, std::string_view key, const to
   for (const SpaceKey& known : kSpaceKeys) {
     if (known.name == key) return known.set(space, value);
   }
-  return "unknown key '" + std::string(key) + "'; known: backend mode capacity";
+  std::string names;
+  for (const SpaceKey& known : kSpaceKeys) names += " " + std::string(known.name);
+  return "unknown key '" + std::string(key) + "'; known:" + names;
 }
 
 void read_lockspace(Options& options, const std::string& name, const toml::node& node,
@@ -82,9 +84,11 @@ void read_lockspace(Options& options, const std::string& name, const toml::node&
       note(mistakes, value, "lockspace." + name + ": " + *wrong);
     }
   }
-  const Wrong wrong =
-      space.backend.empty() || options.again ? std::nullopt : check_backend_url(space.backend);
-  if (wrong) note(mistakes, *node.as_table()->get("backend"), "lockspace." + name + ": " + *wrong);
+  const toml::node* url = node.as_table()->get("backend");
+  if (url != nullptr && url->is_string() && !options.again) {
+    const Wrong wrong = check_backend_url(space.backend);
+    if (wrong) note(mistakes, *url, "lockspace." + name + ": " + *wrong);
+  }
   options.lockspaces[name] = space;
 }
 

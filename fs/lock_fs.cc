@@ -181,10 +181,12 @@ bool LockFs::attributes(NodeId node, struct stat& attr) {
     case NodeKind::kRoot: attr.st_mode = S_IFDIR | options_.root_mode; break;
     case NodeKind::kInfoDir: attr.st_mode = S_IFDIR | 0555; break;
     case NodeKind::kInfoFile:
-      attr.st_mode = S_IFREG | (is_events(node) ? 0400 : 0444);
+      attr.st_mode = S_IFREG | 0444;
+      if (!is_events(node)) break;
       // Nobody may make work by a stat() who may not read it.
-      if (is_events(node) && event_opens_ != 0) events_.catch_up();
-      if (is_events(node)) attr.st_size = static_cast<off_t>(events_.size());
+      if (event_opens_ != 0) events_.catch_up();
+      attr.st_mode = S_IFREG | 0400;
+      attr.st_size = static_cast<off_t>(events_.size());
       break;
     case NodeKind::kLockspace: attr.st_mode = S_IFDIR | space->mode; break;
     default: attr.st_mode = S_IFREG | (space->mode & 0666); break;

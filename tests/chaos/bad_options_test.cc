@@ -121,6 +121,7 @@ const std::vector<BadConfig>& bad_configs() {
       {"capacity = 1.5", "f, line 1: capacity takes a string or a whole number"},
       {"capacity = [1]", "f, line 1: capacity takes a string or a whole number"},
       {"capacity = 99999999999999999999", "f, line 1: "},
+      {"[lockspace.a]\nbackend = \"\"", "f, line 2: lockspace.a: "},
       {"capacity = ", "f, line 1: "},
       {"capacity = 1\ncapacity = 2", "f, line 2: "},
       {"capacity", "f, line 1: "},
