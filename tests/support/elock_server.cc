@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "tests/support/elock_server.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -17,21 +15,6 @@
 #include "tests/support/proxy.h"
 
 namespace lockfs::test {
-namespace {
-
-int connect_to(int port) {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  address.sin_port = htons(static_cast<uint16_t>(port));
-  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return fd;
-  close(fd);
-  return -1;
-}
-
-}  // namespace
-
 ElockServer::ElockServer(std::string options) : options_(std::move(options)), port_(free_port()) {
   start();
 }

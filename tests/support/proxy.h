@@ -11,6 +11,8 @@ namespace lockfs::test {
 
 /// A port of the loopback that nobody listens at.
 int free_port();
+/// A connection to who listens there; -1 if nobody does.
+int connect_to(int port);
 
 /// A network between a mount and a server on the loopback, which a test can make slow or break.
 /// A thread passes on what comes; from any thread it is told what to do.
