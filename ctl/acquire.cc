@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -13,10 +14,12 @@
 #include <cerrno>
 #include <cmath>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <iostream>
 
 #include "ctl/failure.h"
+#include "ctl/open_locks.h"
 #include "ctl/picture.h"
 #include "ctl/process.h"
 #include "ctl/words.h"
@@ -114,6 +117,13 @@ std::string in_the_way(const MountPoint& mount, const LockPath& lock) {
                 fmt::format("{}: {}", name, why.empty() ? std::strerror(error) : printable(why)));
 }
 
+[[noreturn]] void fail_as_own(const LockPath& lock, const std::string& mode) {
+  throw Failure(ExitCode::kTryAgain,
+                fmt::format("{}: a deadlock: it is held {} by the `lockctl run` that this one runs "
+                            "under, until both have ended; take it in one of them only",
+                            lock.shown(), mode));
+}
+
 [[noreturn]] void fail_to_open(const MountPoint& mount, const LockPath& lock, int error) {
   fail_if_ended(mount, lock.shown(), error);
   if (error == ENOENT || error == ENOTDIR) need_lockspace(mount, lock.shown(), lock.lockspace);
@@ -133,6 +143,19 @@ OpenFile open_lock(const MountPoint& mount, const LockPath& lock) {
   } while (fd < 0 && errno == EINTR);
   if (fd < 0) fail_to_open(mount, lock, errno);
   return OpenFile(fd);
+}
+
+// What LOCKFS_FD holds of this lock; empty if it is another file, or not open. It stays held for as
+// long as we live, as we have it open: to wait for it is to wait for ourselves.
+std::string inherited_mode(const OpenFile& file) {
+  const char* number = std::getenv("LOCKFS_FD");
+  const int fd = number != nullptr ? std::atoi(number) : -1;
+  struct stat lock {};
+  struct stat inherited {};
+  const bool same = fd > 0 && fd != file.get() && fstat(file.get(), &lock) == 0 &&
+                    fstat(fd, &inherited) == 0 && lock.st_dev == inherited.st_dev &&
+                    lock.st_ino == inherited.st_ino;
+  return same ? held_mode("/proc/self/fd/" + std::to_string(fd)) : "";
 }
 
 }  // namespace
@@ -157,6 +180,7 @@ OpenFile acquire(const MountPoint& mount, const LockPath& lock, const AcquireOpt
   std::optional<WaitNotice> notice;
   if (waits) notice.emplace(mount, lock);  // Before the file is open: it must not have it.
   OpenFile file = open_lock(mount, lock);
+  const std::string inherited = waits ? inherited_mode(file) : "";
   for (;;) {
     std::optional<milliseconds> left;
     if (options.wait) {
@@ -164,13 +188,16 @@ OpenFile acquire(const MountPoint& mount, const LockPath& lock, const AcquireOpt
       left = milliseconds(std::llround(std::ceil(seconds * 1000))) -
              std::chrono::duration_cast<milliseconds>(Clock::now() - start);
     }
+    if (!inherited.empty()) left = milliseconds(0);
     const std::string command = mode_string(options, left);
     const ssize_t n = write(file.get(), command.data(), command.size());
     if (n == static_cast<ssize_t>(command.size())) return file;
     // Stopped and continued: the mount has kept our place for a second.
     if (n < 0 && errno == EINTR) continue;
+    const int error = n < 0 ? errno : EIO;
     notice.reset();
-    fail(mount, lock, file.get(), n < 0 ? errno : EIO);
+    if (!inherited.empty() && error == EAGAIN) fail_as_own(lock, inherited);
+    fail(mount, lock, file.get(), error);
   }
 }
 

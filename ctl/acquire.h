@@ -27,7 +27,8 @@ std::string mode_string(const AcquireOptions& options,
 
 /// Takes the lock; it is held until the file is closed, here and in all who inherit it. Waits in
 /// write(2), in a process with a single thread, so that the mount can tell a deadlock; a signal
-/// ends the wait as it ends the process. Failure: kNo if it is not to be had in time.
+/// ends the wait as it ends the process. Failure: kNo if it is not to be had in time; kTryAgain for
+/// a deadlock, which is found here, too, where this process has inherited the lock from a `run`.
 OpenFile acquire(const MountPoint& mount, const LockPath& lock, const AcquireOptions& options);
 
 /// The fencing token of what this open file holds.

@@ -90,6 +90,11 @@ bool may_break(const MountPoint& mount, const LockPath& lock) {
   return false;
 }
 
+void check_lockspace(const std::string& name) {
+  if (is_file_name(name)) return;
+  throw Failure(ExitCode::kUsage, fmt::format("'{}' does not name a lockspace", printable(name)));
+}
+
 }  // namespace
 
 std::string command(const MountPoint& mount, const std::string& lockspace, const std::string& text,
@@ -136,7 +141,8 @@ ExitCode unpin(const MountPoint& mount, const PinOptions& options) {
 }
 
 ExitCode allocate(const MountPoint& mount, const NumberOptions& options) {
-  const std::string id = options.id.empty() ? "" : " " + in_quotes(options.id);
+  const std::string id = options.id ? " " + in_quotes(*options.id) : "";
+  check_lockspace(options.lockspace);
   const std::string number = printable(command(mount, options.lockspace, "allocate" + id, "alloc"));
   std::cout << number << std::endl;
   if (!std::cout) {
@@ -149,7 +155,8 @@ ExitCode allocate(const MountPoint& mount, const NumberOptions& options) {
 }
 
 ExitCode free_number(const MountPoint& mount, const NumberOptions& options) {
-  command(mount, options.lockspace, "free " + in_quotes(options.id), "free");
+  check_lockspace(options.lockspace);
+  command(mount, options.lockspace, "free " + in_quotes(options.id.value_or("")), "free");
   return ExitCode::kOk;
 }
 

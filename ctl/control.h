@@ -19,7 +19,7 @@ struct PinOptions {
 };
 
 struct NumberOptions {
-  std::string id;  ///< `alloc`: empty for the lowest that is free.
+  std::optional<std::string> id;  ///< `alloc`: none for the lowest that is free.
   std::string lockspace = "default";
 };
 

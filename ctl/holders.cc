@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "ctl/holders.h"
 
-#include <dirent.h>
 #include <fmt/format.h>
 #include <linux/kcmp.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,35 +14,12 @@
 #include <map>
 #include <memory>
 
+#include "ctl/open_locks.h"
 #include "ctl/process.h"
 #include "ctl/words.h"
 
 namespace lockfs::ctl {
 namespace {
-
-// The inode number of an open file, as fdinfo has it since Linux 5.14. Unlike stat, it asks no
-// filesystem: one of another kind may hang.
-std::optional<ino_t> inode_of(pid_t pid, const std::string& fd) {
-  const std::string info = read_file(proc(pid, "fdinfo/" + fd)).value_or("");
-  const size_t at = info.find("\nino:");
-  if (at == std::string::npos) return std::nullopt;
-  return std::strtoull(info.c_str() + at + 5, nullptr, 10);
-}
-
-// What an open file holds; each has a node of its own, so the answer is for it alone. Empty if it
-// holds nothing.
-std::string mode_of(const std::string& link) {
-  std::array<char, 64> value{};
-  const ssize_t n = getxattr(link.c_str(), "user.lockfs.mode", value.data(), value.size());
-  const std::string mode(value.data(), n > 0 ? static_cast<size_t>(n) : 0);
-  return mode == "none" || mode == "free" ? "" : mode;
-}
-
-bool is_same_file(const std::string& link, const struct stat& lock) {
-  struct stat attributes {};
-  return stat(link.c_str(), &attributes) == 0 && attributes.st_ino == lock.st_ino &&
-         attributes.st_dev == lock.st_dev;
-}
 
 // kcmp(2) has an order of descriptions: 0 for the same one, 1 and 2 for before and behind. A
 // container may forbid it.
@@ -107,19 +82,11 @@ void guess_same(std::vector<Descriptor>& all) {
 }
 
 void add_process(pid_t pid, const struct stat& lock, Descriptors& found) {
-  const std::unique_ptr<DIR, int (*)(DIR*)> dir(opendir(proc(pid, "fd").c_str()), closedir);
-  if (!dir) {
-    if (errno == EACCES || errno == EPERM) ++found.unseen;
-    return;
-  }
-  while (const dirent* entry = readdir(dir.get())) {
-    const std::string fd = entry->d_name;
-    const std::string link = proc(pid, "fd/" + fd);
-    if (fd.starts_with(".") || inode_of(pid, fd).value_or(lock.st_ino) != lock.st_ino) continue;
-    const std::string mode = is_same_file(link, lock) ? mode_of(link) : "";
-    if (mode.empty()) continue;
-    found.all.push_back({pid, std::atoi(fd.c_str()), mode, found.all.size(), comm_of(pid),
-                         command_of(pid), user_of(pid).value_or(0), std::nullopt});
+  const auto open = open_locks(pid, {{lock.st_ino, lock.st_dev}});
+  if (!open) ++found.unseen;
+  for (const OpenLock& one : open.value_or(std::vector<OpenLock>())) {
+    found.all.push_back({pid, one.fd, one.mode, found.all.size(), comm_of(pid), command_of(pid),
+                         user_of(pid).value_or(0), std::nullopt});
   }
 }
 

@@ -49,11 +49,20 @@ std::string with_real_directory(const std::string& name) {
   return std::string(real.data()) + name.substr(slash);
 }
 
+bool is_file_name(const std::string& name) {
+  const bool taken =
+      name.empty() || name == "." || name == ".." || name == ".ctl" || name == ".lockfs";
+  return !taken && name.find('/') == std::string::npos;
+}
+
 LockPath parse_lock_path(const MountPoint& mount, const std::string& name) {
   std::string rest = name;
+  const bool is_path = name.starts_with("/") || name.starts_with("./") || name.starts_with("../");
   if (rest.starts_with(mount.path + "/")) {
     rest.erase(0, mount.path.size() + 1);
-  } else if (rest.starts_with("/") || rest.starts_with("./") || rest.starts_with("../")) {
+  } else if (name == mount.path) {
+    rest.clear();
+  } else if (is_path) {
     throw Failure(ExitCode::kUsage, fmt::format("{} is not below {}, where lockfs is mounted",
                                                 printable(name), printable(mount.path)));
   }
@@ -61,13 +70,11 @@ LockPath parse_lock_path(const MountPoint& mount, const std::string& name) {
   const size_t slash = rest.find('/');
   if (slash != std::string::npos) lock.lockspace = rest.substr(0, slash);
   lock.file = slash == std::string::npos ? rest : rest.substr(slash + 1);
-  const auto is_taken = [](const std::string& word) {
-    return word.empty() || word == "." || word == ".." || word == ".ctl" || word == ".lockfs";
-  };
-  if (is_taken(lock.lockspace) || is_taken(lock.file) || lock.file.find('/') != std::string::npos) {
+  const bool is_lockspace = is_path && slash == std::string::npos;
+  if (is_lockspace || !is_file_name(lock.lockspace) || !is_file_name(lock.file)) {
     throw Failure(ExitCode::kUsage,
-                  fmt::format("'{}' does not name a lock; say NAME, LOCKSPACE/NAME or a path below "
-                              "{}; a / within a name is written %2F",
+                  fmt::format("'{}' does not name a lock; say NAME, LOCKSPACE/NAME or {}/LOCKSPACE/"
+                              "NAME; a / within a name is written %2F",
                               printable(name), printable(mount.path)));
   }
   return lock;

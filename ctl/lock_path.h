@@ -24,6 +24,9 @@ std::string file_name(const std::string& lock);
 /// The lock of a file: the reverse.
 std::string lock_name(const std::string& file);
 
+/// Whether a lockspace or the file of a lock can have this name.
+bool is_file_name(const std::string& name);
+
 /// `name` as an absolute path, if it is written as a path ("/..." or "./..." or "../..."); else as
 /// it is. Its directory is looked up, the file itself need not exist.
 std::string with_real_directory(const std::string& name);

@@ -8,6 +8,7 @@
 #include <map>
 #include <string>
 
+#include "ctl/command_line.h"
 #include "ctl/exit_code.h"
 #include "ctl/failure.h"
 #include "ctl/options.h"
@@ -78,8 +79,10 @@ int run(int argc, char** argv) {
     std::cout << *text;
     return static_cast<int>(ExitCode::kOk);
   }
+  const CommandLine line = cut(*app, argc, argv);
+  arguments.run.command = line.command;
   try {
-    app->parse(argc, argv);
+    app->parse(std::vector<std::string>(line.ours.rbegin(), line.ours.rend()));  // As CLI11 has it.
   } catch (const CLI::CallForHelp& help) {
     return app->exit(help);
   } catch (const CLI::ParseError& error) {

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -129,7 +130,13 @@ std::vector<MountPoint> whole(std::vector<MountPoint> mounts) {
 std::vector<MountPoint> mounts_in(std::string_view mountinfo) { return whole(all_in(mountinfo)); }
 
 MountPoint find_mount(const std::string& wanted, const std::string& name) {
-  std::vector<MountPoint> parts = all_in(read_file("/proc/self/mountinfo").value_or(""));
+  const auto mountinfo = read_file("/proc/self/mountinfo");
+  if (!mountinfo) {
+    throw Failure(ExitCode::kUnavailable,
+                  fmt::format("/proc/self/mountinfo, which tells where lockfs is mounted: {}",
+                              std::strerror(errno)));
+  }
+  std::vector<MountPoint> parts = all_in(*mountinfo);
   std::erase_if(parts, is_hidden);
   if (!wanted.empty()) return wanted_mount(parts, wanted, "--mount");
   const std::vector<MountPoint> all = whole(parts);
@@ -163,7 +170,12 @@ void fail_if_ended(const MountPoint& mount, const std::string& what, int error) 
 void need_lockspace(const MountPoint& mount, const std::string& what, const std::string& name) {
   struct stat attributes {};
   const std::string path = mount.path + "/" + name;
-  if (stat(path.c_str(), &attributes) == 0) return;
+  if (stat(path.c_str(), &attributes) == 0) {
+    if (access(path.c_str(), X_OK) == 0 || errno != EACCES) return;
+    throw Failure(exit_code_of(EACCES), fmt::format("{}: {} is not yours to see; ls -ld {} shows "
+                                                    "whose it is",
+                                                    what, printable(name), printable(path)));
+  }
   fail_if_ended(mount, what, errno);
   if (errno != ENOENT && errno != ENOTDIR) return;
   throw Failure(

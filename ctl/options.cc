@@ -31,7 +31,9 @@ constexpr auto kExitCodes =
 constexpr auto kRunNotes =
     "The letters are those of flock(1), and so are the exit codes: the status of COMMAND, 128 + N "
     "if\n"
-    "signal N ended it, 1 (or -E) if the lock was not to be had in time. 79: the lock was lost.\n"
+    "signal N ended it, 1 (or -E) if the lock was not to be had in time. 79: the lock was lost. "
+    "Of a\n"
+    "signal that lockctl got as well, as by Ctrl-C, it dies itself: so a script around it ends.\n"
     "\n"
     "COMMAND finds LOCKSPACE/NAME in LOCKFS_LOCK, the fencing token in LOCKFS_TOKEN, and, without "
     "-o,\n"
@@ -50,6 +52,28 @@ const CLI::Validator kNumber(
     [](std::string& text) {
       return std::isnan(std::strtod(text.c_str(), nullptr)) ? text + " is no number"
                                                             : std::string();
+    },
+    "");
+
+const CLI::Validator kSeconds(
+    [](std::string& text) {
+      char* end = nullptr;
+      const bool seconds = std::strtod(text.c_str(), &end) >= 0 && !text.empty() && *end == '\0';
+      return seconds ? std::string() : "'" + text + "' is not a number of seconds, 0 or more";
+    },
+    "");
+
+const CLI::Validator kSlots(
+    [](std::string& text) {
+      const bool digits = text.find_first_not_of("0123456789") == std::string::npos;
+      const bool slots = digits && text.find_first_not_of('0') != std::string::npos;
+      return slots ? std::string() : "'" + text + "' is not a number of slots, 1 or more";
+    },
+    "");
+
+const CLI::Validator kOneLine(
+    [](std::string& text) {
+      return text.find('\n') == std::string::npos ? std::string() : std::string("it is one line");
     },
     "");
 
@@ -148,13 +172,13 @@ void add_run(CLI::App& app, RunOptions& options) {
       ->excludes(shared)
       ->excludes(exclusive);
   run.add_option("--size", options.acquire.size, "with -m SLOT: so many may hold it at a time")
-      ->type_name("N");
+      ->type_name("N")
+      ->check(kSlots);
   run.add_flag("-n,--nb,--nonblock", options.acquire.nonblock, "do not wait");
   run.add_option("-w,--wait,--timeout", options.acquire.wait,
                  "wait at most that long; 0 is -n, fractions are fine")
       ->type_name("SECS")
-      ->check(CLI::NonNegativeNumber)
-      ->check(kNumber);
+      ->check(kSeconds);
   run.add_option("-E,--conflict-exit-code", options.conflict_exit_code,
                  "the exit code if it is not to be had in time")
       ->type_name("CODE")
@@ -175,13 +199,13 @@ void add_run(CLI::App& app, RunOptions& options) {
                  "writes `renew` to the descriptor LOCKFS_FD")
       ->type_name("DURATION");
   run.add_option("--note", options.acquire.note, "shown to whoever looks at the lock")
-      ->type_name("TEXT");
+      ->type_name("TEXT")
+      ->check(kOneLine);
   run.add_flag("-q,--quiet", options.quiet, "say nothing if it is not to be had in time");
   run.add_option("name", options.name, kName)->required()->type_name("")->option_text("NAME");
   run.add_option("command", options.command, "the command and its arguments")
       ->type_name("")
       ->option_text("-- COMMAND ...");
-  run.positionals_at_end();  // What stands behind the name is the command's.
   run.footer(kRunNotes);
 }
 
@@ -245,8 +269,7 @@ std::unique_ptr<CLI::App> make_app(Arguments& arguments) {
   CLI::App* ready = app->add_subcommand("ready", "Wait until the mount answers; for scripts");
   ready->add_option("-w,--wait", arguments.ready.wait, "wait at most that long")
       ->type_name("SECS")
-      ->check(CLI::NonNegativeNumber)
-      ->check(kNumber)
+      ->check(kSeconds)
       ->capture_default_str();
   app->footer(kExitCodes);  // Last: commands would inherit it.
   app->require_subcommand(0, 1);

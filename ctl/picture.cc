@@ -184,8 +184,12 @@ Picture read_lock(const MountPoint& mount, const LockPath& lock) {
   }
   need_lockspace(mount, lock.shown(), lock.lockspace);
   // A name that nobody holds has no file; somebody may wait for it all the same.
-  for (Picture& picture : read_locks(mount)) {
-    if (picture.lock.name() == lock.name()) return std::move(picture);
+  const json waits = yaml_to_json(read_info(mount, "waits"));
+  for (const json& wait : list(waits, "waits")) {
+    if (to_lock(wait).name() != lock.name()) continue;
+    for (Picture& picture : read_locks(mount)) {
+      if (picture.lock.name() == lock.name()) return std::move(picture);
+    }
   }
   Picture picture = to_picture(free_lock(lock));
   picture.lock = lock;

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -31,7 +32,6 @@ constexpr std::array kPassedOn = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIG
 // The words to execute.
 std::vector<std::string> command_of(const RunOptions& options) {
   std::vector<std::string> words = options.command;
-  if (!words.empty() && words.front() == "--") words.erase(words.begin());
   std::string shell_command = options.shell_command;
   // As flock(1) has it: NAME -c COMMAND.
   if (!words.empty() && (words.front() == "-c" || words.front() == "--command")) {
@@ -114,7 +114,7 @@ class Supervisor {
     // reaches it twice does so once: it is blocked there until the gate is open.
     const auto status = take_signals(signals, true);
     opener = OpenFile();
-    return status ? end(*status) : wait(signals, events);
+    return end(status ? *status : wait(signals, events));
   }
 
  private:
@@ -167,6 +167,7 @@ class Supervisor {
     execute(words);
   }
 
+  // How it has ended, as waitpid(2) tells.
   int wait(const OpenFile& signals, const OpenFile& events) {
     for (;;) {
       epoll_event event{};
@@ -175,25 +176,26 @@ class Supervisor {
         epoll_ctl(events.get(), EPOLL_CTL_DEL, held_.get(), nullptr);
         tell_lost();
       } else if (const auto status = take_signals(signals, false)) {
-        return end(*status);
+        return *status;
       }
     }
   }
 
-  // Passes on what has arrived. The command's status, if it has ended.
-  std::optional<int> take_signals(const OpenFile& signals, bool keys_too) const {
+  // Passes on what has arrived. How the command has ended, if it has.
+  std::optional<int> take_signals(const OpenFile& signals, bool keys_too) {
     signalfd_siginfo info{};
     while (read(signals.get(), &info, sizeof info) == sizeof info) {
       const auto number = static_cast<int>(info.ssi_signo);
       // A key of the terminal has sent it to the command as well: it is in our process group.
       const bool by_key = info.ssi_code == SI_KERNEL && (number == SIGINT || number == SIGQUIT);
-      if (number != SIGCHLD && (keys_too || !by_key)) kill(child_, number);
+      if (number == SIGCHLD) continue;
+      taken_.insert(number);
+      if (keys_too || !by_key) kill(child_, number);
     }
     int status = 0;
     pid_t ended = 0;
     while ((ended = waitpid(adopts_ ? -1 : child_, &status, WNOHANG)) > 0) {
-      if (ended != child_) continue;
-      return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+      if (ended == child_) return status;
     }
     return std::nullopt;
   }
@@ -235,7 +237,25 @@ class Supervisor {
   }
 
   int end(int status) const {
-    return lost_ && options_.onlost != "none" ? static_cast<int>(ExitCode::kLost) : status;
+    if (lost_ && options_.onlost != "none") return static_cast<int>(ExitCode::kLost);
+    if (WIFEXITED(status)) return WEXITSTATUS(status);
+    const int signal = WTERMSIG(status);
+    if (taken_.contains(signal)) die_of(signal);
+    return 128 + signal;
+  }
+
+  // A shell ends its script, and its loop, only when Ctrl-C has killed what it waits for. Returns
+  // where nothing can: in the first process of a container.
+  static void die_of(int signal) {
+    std::cout.flush();
+    const rlimit no_core{};
+    setrlimit(RLIMIT_CORE, &no_core);
+    std::signal(signal, SIG_DFL);
+    sigset_t one;
+    sigemptyset(&one);
+    sigaddset(&one, signal);
+    raise(signal);
+    sigprocmask(SIG_UNBLOCK, &one, nullptr);
   }
 
   const OpenFile& held_;
@@ -244,6 +264,7 @@ class Supervisor {
   pid_t child_ = -1;
   bool adopts_ = false;  ///< All our children are of the command.
   bool lost_ = false;
+  std::set<int> taken_;  ///< The signals that came.
 };
 
 // lockctl becomes the command: then it is the mount that tells it of a loss.

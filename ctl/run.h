@@ -23,7 +23,7 @@ struct RunOptions {
 };
 
 /// `lockctl run`: takes the lock, runs the command while it holds, and ends as that ends: with its
-/// status, 128 + N if signal N ended it, or kLost.
+/// status, 128 + N if signal N ended it, or kLost. It dies of N itself if it got that one too.
 ///
 /// The command gets the signals that lockctl gets, from the moment it exists; until then a signal
 /// ends lockctl, and the command never begins. It inherits the lock's descriptor, so that the lock

@@ -10,6 +10,7 @@
 #include <optional>
 #include <set>
 
+#include "ctl/heirs.h"
 #include "ctl/output.h"
 
 namespace lockfs::ctl {
@@ -217,7 +218,12 @@ std::string waits_as_dot(const std::vector<Wait>& waits) {
 ExitCode show_waits(const MountPoint& mount, const WaitsOptions& options) {
   std::vector<Wait> waits = to_waits(yaml_to_json(read_info(mount, "waits")));
   name_the_exited(mount, waits);
-  if (!options.name.empty()) waits = about(waits, parse_lock_path(mount, options.name));
+  add_heirs(mount, waits);
+  if (!options.name.empty()) {
+    const LockPath lock = parse_lock_path(mount, options.name);
+    need_lockspace(mount, lock.shown(), lock.lockspace);
+    waits = about(waits, lock);
+  }
   if (options.json) {
     json out = {{"waits", json::array()}};
     for (const Wait& wait : waits) out["waits"].push_back(wait.raw);

@@ -331,6 +331,22 @@ TEST_F(LockctlRun, ATerminalsInterruptReachesTheCommandOnce) {
   EXPECT_THAT(terminal.written(), ::testing::Not(HasSubstr("got 2")));
 }
 
+TEST_F(LockctlRun, ATerminalsInterruptEndsTheScriptAroundIt) {
+  const std::string loop = "for i in 1 2; do echo round $i; " LOCKCTL " run a -- ";
+  Terminal terminal({"bash", "-c", loop + "sleep 1000; done; echo after"}, here().environment);
+  ASSERT_TRUE(terminal.eventually_writes("round 1"));
+  ASSERT_TRUE(eventually_held("a"));
+  terminal.press("\x03");
+  EXPECT_EQ(terminal.wait(), 128 + SIGINT);
+  EXPECT_THAT(terminal.written(), ::testing::Not(::testing::ContainsRegex("round 2|after")));
+  auto environment = here().environment;
+  environment["SCRIPT"] = until("INT", "exit 3");
+  Terminal heeds({"bash", "-c", loop + "sh -c \"$SCRIPT\"; echo was $?; done"}, environment);
+  ASSERT_TRUE(heeds.eventually_writes("ready"));
+  heeds.press("\x03");
+  EXPECT_TRUE(heeds.eventually_writes("was 3"));
+}
+
 TEST_F(LockctlRun, ATerminalThatHangsUpReachesTheCommand) {
   const std::string told = mount_.path() + ".told";
   Terminal terminal(shell({}, "trap 'echo told >" + told +
