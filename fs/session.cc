@@ -9,9 +9,9 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <sstream>
 
 #include "backends/registry.h"
+#include "fs/mount_point.h"
 
 namespace lockfs {
 namespace {
@@ -31,22 +31,10 @@ int64_t number_in(const std::string& path) {
   return value;
 }
 
-// The minor number of the newest mount there. A stat would ask ourselves.
+// By which the kernel calls the connection of the mount there.
 std::string connection_number(const std::string& mountpoint) {
-  std::ifstream mounts("/proc/self/mountinfo");
-  std::string line;
-  std::string found;
-  while (std::getline(mounts, line)) {
-    std::istringstream words(line);
-    std::string id;
-    std::string parent;
-    std::string device;
-    std::string root;
-    std::string place;
-    words >> id >> parent >> device >> root >> place;
-    if (place == mountpoint) found = device.substr(device.find(':') + 1);
-  }
-  return found;
+  const auto mount = mount_at(mountpoint);
+  return mount ? mount->device.substr(mount->device.find(':') + 1) : "";
 }
 
 // libfuse takes commas and backslashes behind a backslash.
