@@ -12,6 +12,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <functional>
 #include <iostream>
 
@@ -219,10 +220,8 @@ tl::expected<MountTurn, std::string> find_places(Options& options) {
     return tl::make_unexpected(at + ": a mountpoint is a directory, this is none");
   }
   if (!by_descriptor) options.mountpoint = absolute.data();
-  if (!options.config.starts_with("/dev/fd/") &&
-      realpath(options.config.c_str(), absolute.data()) != nullptr) {
-    options.config = absolute.data();
-  }
+  // Its links stay: one of them may lead elsewhere when it is read again.
+  if (!options.config.empty()) options.config = std::filesystem::absolute(options.config);
   return turn;
 }
 

@@ -113,6 +113,7 @@ class ServiceTest : public ::testing::Test {
     rmdir(mountpoint().c_str());
     rmdir(directory_.c_str());
   }
+  const std::string& directory() const { return directory_; }
   std::string mountpoint() const { return directory_ + "/m"; }
   std::string connections() const { return directory_ + "/c"; }
   /// What the mount has agreed with the kernel, of requests in the background: 12 until it has
@@ -250,6 +251,28 @@ TEST_F(ServiceTest, WhatStandsOnTheCommandLineStaysBeforeTheFile) {
   kill(mount.daemon(), SIGHUP);
   ASSERT_TRUE(eventually([&] { return setting(mount, "idle_names") == "6"; })) << mount.log();
   EXPECT_EQ(setting(mount, "capacity"), "7");
+}
+
+// As Kubernetes gives its files, and changes them: all at once, by the link of their folder.
+TEST_F(ServiceTest, SighupFollowsALinkThatLeadsElsewhereByNow) {
+  const std::string base = directory() + "/";
+  for (const std::string name : {"v1", "v2"}) mkdir((base + name).c_str(), 0755);
+  std::ofstream(base + "v1/lockfs.toml") << "capacity = 1";
+  std::ofstream(base + "v2/lockfs.toml") << "capacity = 2";
+  ASSERT_EQ(symlink("v1", (base + "data").c_str()), 0);
+  ASSERT_EQ(symlink("data/lockfs.toml", file().c_str()), 0);
+  {
+    const Mount mount({"--config", file()});
+    ASSERT_EQ(setting(mount, "capacity"), "1");
+    ASSERT_EQ(symlink("v2", (base + "data.new").c_str()), 0);
+    ASSERT_EQ(rename((base + "data.new").c_str(), (base + "data").c_str()), 0);
+    kill(mount.daemon(), SIGHUP);
+    EXPECT_TRUE(eventually([&] { return setting(mount, "capacity") == "2"; })) << mount.log();
+  }
+  for (const std::string name : {"v1/lockfs.toml", "v2/lockfs.toml", "data"}) {
+    unlink((base + name).c_str());
+  }
+  for (const std::string name : {"v1", "v2"}) rmdir((base + name).c_str());
 }
 
 TEST_F(ServiceTest, SighupWithoutAFileSaysSo) {
