@@ -225,6 +225,16 @@ tl::expected<MountTurn, std::string> find_places(Options& options) {
   return turn;
 }
 
+// All but the mount has been done, and is well, unless libfuse does not like its options.
+int check_mount_options(const Options& options) {
+  if (const auto refusal = refused_mount_options(options)) {
+    spdlog::error("{}", *refusal);
+    return kUsage;
+  }
+  if (options.check_config) std::cout << "all is well\n";
+  return kOk;
+}
+
 int run(int argc, char** argv) {
   if (argc > 1 && std::string_view(argv[1]) == "serve") {
     return serve_command(argc - 1, argv + 1, end_by_signals);
@@ -243,12 +253,8 @@ int run(int argc, char** argv) {
     std::cout << "lockfs " LOCKFS_VERSION "\n";
     return kOk;
   }
-  if (options->check_config) {
-    std::cout << "all is well\n";
-    return kOk;
-  }
-  if (options->fake) return kOk;
   set_up_log(*options);
+  if (options->check_config || options->fake) return check_mount_options(*options);
   auto turn = find_places(*options);
   if (!turn) {
     std::cerr << "lockfs: " << turn.error() << "\n";

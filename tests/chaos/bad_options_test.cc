@@ -102,6 +102,16 @@ TEST(BadCommandLine, AnOptionThatNobodyKnowsIsNamedWithStatus2) {
   }
 }
 
+TEST(BadCommandLine, IsCheckedAsTheMountWouldRefuseIt) {
+  for (const std::string option : {"capacitty=3,allow_othr", "allow_othr", "max_read", "colour"}) {
+    const auto [status, output] = run_lockfs({"--check-config", "-o", option, "/tmp"});
+    EXPECT_EQ(status, 2) << option;
+    EXPECT_EQ(output, run_lockfs({"-f", "-o", option, "/tmp"}).second);
+  }
+  const auto [status, output] = run_lockfs({"--check-config", "-o", "ro,capacity=3,max_read=4096"});
+  EXPECT_EQ(status, 0) << output;
+}
+
 TEST(BadCommandLine, AMountpointThatIsNotThereIsNamedWithStatus1) {
   const auto [status, output] = run_lockfs({"/does/not/exist"});
   EXPECT_EQ(status, 1);
