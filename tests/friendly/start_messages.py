@@ -19,7 +19,8 @@ OPTIONS = [
     [], ["memory:", "/mnt", "more"], ["--bogus", "/mnt"], ["/mnt", "-o"],
     ["-o", "capacity", "/mnt"], ["-o", "capacity=many", "/mnt"], ["-o", "root_mode=999", "/mnt"],
     ["-o", "log_level=loud", "/mnt"], ["-o", "poll=5ms", "/mnt"],
-    ["-o", "config=/does/not/exist", "/mnt"], ["/does/not/exist"],
+    ["-o", "config=/does/not/exist", "/mnt"], ["-o", "config=", "/mnt"],
+    ["--config=", "memory:", "/mnt"], ["/does/not/exist"],
 ]
 
 CONFIG = [
