@@ -28,12 +28,15 @@ std::vector<std::string> words_of(const std::string& list) {
   return words;
 }
 
-// What fstab says to mount(8) and to systemd, and the helper gets all the same.
+// What fstab says to mount(8) and to systemd, and the helper gets all the same: those words of any
+// filesystem that libfuse does not take, and that change nothing here. mand would change locks.
 bool is_for_mount(const std::string& word) {
-  constexpr std::array kWords = {"defaults", "auto",        "noauto",      "user",     "nouser",
-                                 "users",    "group",       "owner",       "_netdev",  "nofail",
-                                 "relatime", "norelatime",  "strictatime", "lazytime", "nolazytime",
-                                 "diratime", "nosymfollow", "symfollow",   "loud",     "silent"};
+  constexpr std::array kWords = {
+      "defaults",   "auto",       "noauto",      "user",          "nouser",
+      "users",      "group",      "owner",       "_netdev",       "nofail",
+      "relatime",   "norelatime", "strictatime", "nostrictatime", "lazytime",
+      "nolazytime", "diratime",   "nodiratime",  "iversion",      "noiversion",
+      "nomand",     "symfollow",  "nosymfollow", "loud",          "silent"};
   return std::find(kWords.begin(), kWords.end(), word) != kWords.end() || word.starts_with("x-") ||
          word.starts_with("X-") || word.starts_with("comment=") || word.starts_with("user=");
 }

@@ -334,17 +334,41 @@ TEST_F(ServiceTest, IsNeverReadyWithAMountThatLibfuseGaveUp) {
   EXPECT_EQ(agreed_background(), 0);
 }
 
-TEST_F(ServiceTest, AMountByMountsHelperFailsWithItsCodes) {
-  const std::string helper = mountpoint() + "/../mount.lockfs";
-  ASSERT_EQ(symlink(lockfs_binary().c_str(), helper.c_str()), 0);
-  const auto code = [&](const std::string& words) {
-    const int status = std::system((helper + " " + words + " 2>/dev/null").c_str());
+// Called as mount(8) calls it.
+class HelperTest : public ServiceTest {
+ protected:
+  HelperTest() { EXPECT_EQ(symlink(lockfs_binary().c_str(), helper().c_str()), 0); }
+  ~HelperTest() override { unlink(helper().c_str()); }
+  int code(const std::string& words) const {
+    const int status = std::system((helper() + " " + words + " 2>/dev/null").c_str());
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  };
+  }
+
+ private:
+  std::string helper() const { return directory() + "/mount.fuse.lockfs"; }
+};
+
+TEST_F(HelperTest, FailsWithMountsCodes) {
   EXPECT_EQ(code("memory: " + mountpoint() + " -o capacity=x"), 1);
   EXPECT_EQ(code("memory: " + mountpoint() + "/none"), 32);
   EXPECT_EQ(code("file:/does/not/exist " + mountpoint()), 32);
-  unlink(helper.c_str());
+}
+
+// mount(8), "filesystem-independent mount options".
+TEST_F(HelperTest, TakesWhatFstabSaysOfAnyFilesystem) {
+  for (const std::string word :
+       {"async",      "sync",     "dirsync",       "atime",     "noatime",     "diratime",
+        "nodiratime", "relatime", "norelatime",    "auto",      "noauto",      "defaults",
+        "dev",        "nodev",    "exec",          "noexec",    "suid",        "nosuid",
+        "group",      "owner",    "user",          "nouser",    "users",       "user=me",
+        "iversion",   "nomand",   "noiversion",    "_netdev",   "nofail",      "ro",
+        "rw",         "lazytime", "nolazytime",    "symfollow", "nosymfollow", "loud",
+        "silent",     "x-a.b=c",  "X-mount.mkdir", "comment=c", "strictatime", "nostrictatime"}) {
+    EXPECT_EQ(code("-f memory: " + mountpoint() + " -o " + word), 0) << word;
+  }
+  EXPECT_EQ(code("-f memory: " + mountpoint() + " -o mand"), 1) << "it says something of locks";
+  EXPECT_EQ(code("memory: " + mountpoint() + " -o rw,nodiratime,iversion,nomand,sync,dirsync"), 0);
+  EXPECT_EQ(access((mountpoint() + "/.lockfs/version").c_str(), R_OK), 0);
 }
 
 }  // namespace
