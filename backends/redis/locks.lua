@@ -415,11 +415,12 @@ function verbs.acquire(place, mode, now, op, slots, size)
   return { 'granted', tostring(mode), last, any_against(wanted, mode) and '1' or '0' }
 end
 
--- PLACE OP -> interrupted | late
+-- PLACE OP -> interrupted | late: a message tells what became of it
 function verbs.cancel(place, op)
   local lock = load(place)
   local r = lock.records[node]
-  if not r or r.wanted == NONE or r.op ~= op then return { 'late' } end
+  if not r then return { 'interrupted' } end
+  if r.wanted == NONE or r.op ~= op then return { 'late' } end
   r.wanted, r.wants, r.turn, r.try = NONE, 0, 0, false
   save(lock, r)
   advance(lock)

@@ -174,7 +174,7 @@ void RedisBackend::came_up(std::vector<redis::Record> records) {
 }
 
 void RedisBackend::resync(Claim& claim, const redis::Record* record) {
-  if (claim.ask && !claim.ask->cancelled) {
+  if (claim.ask) {
     // Of what was given up since, and is asked for anew.
     const bool old =
         !claim.held && record != nullptr && record->held && record->op != claim.ask->op;
@@ -228,9 +228,18 @@ void RedisBackend::lose(Claim& claim, const std::string& why) {
   if (id != ClaimId::kNone) events_->lost(id, why);
 }
 
+// A cancel that came too late waits for a message that may be lost with the connection. What the
+// server has granted by it is found, and given up, when it is there again.
 void RedisBackend::went_down(const std::string& /*why*/) {
   mirror_.forget();
   events_->reach_changed();
+  std::vector<uint64_t> cancelled;
+  for (const auto& [op, claim] : by_op_) {
+    if (claim->ask->cancelled) cancelled.push_back(op);
+  }
+  for (const uint64_t op : cancelled) {
+    if (Claim* claim = find_op(op)) fail(*claim, LockErrc::kInterrupted);
+  }
 }
 
 std::string RedisBackend::trouble() const {
