@@ -7,6 +7,7 @@
 #include <random>
 #include <utility>
 
+#include "backends/redis/info.h"
 #include "backends/redis/parts.h"
 
 namespace lockfs {
@@ -114,6 +115,7 @@ void GoDlmBackend::opened(redis::Connection& /*connection*/) {
   const redis::Connection::Words login = redis::login_of(url_);
   if (!login.empty()) connection_.send(login, checked);
   if (url_.database != 0) connection_.send({"SELECT", std::to_string(url_.database)}, checked);
+  look_at_memory();
   connection_.send({"PING"}, [this](const redisReply* answer) {
     if (answer == nullptr) return;
     if (redis::is_error(answer)) return down(std::string(redis::text_of(answer)));
@@ -125,6 +127,28 @@ void GoDlmBackend::opened(redis::Connection& /*connection*/) {
     events_->reach_changed();
     for (const auto& [key, token] : std::exchange(given_up_, {})) delete_key(key, token);
     renew();  // And hears what is still ours.
+  });
+}
+
+// Its keys have a time to live: any policy but noeviction may take them. A user who may not ask is
+// told once, and goes on.
+void GoDlmBackend::look_at_memory() {
+  looked_at_ = Clock::now();
+  if (!may_look_) return;
+  if (connection_.unanswered() == 0) heard_at_ = Clock::now();
+  connection_.send({"INFO", "memory"}, [this](const redisReply* answer) {
+    if (answer == nullptr) return;
+    heard_at_ = Clock::now();
+    if (!redis::is_error(answer)) {
+      const std::string why = redis::eviction(redis::text_of(answer), true);
+      return why.empty() ? void() : down(why);
+    }
+    if (!redis::text_of(answer).starts_with("NOPERM")) return;
+    may_look_ = false;
+    spdlog::warn(
+        "redis: {} does not tell its maxmemory-policy (an ACL without +info): it must be "
+        "noeviction, or locks may be thrown away",
+        url_.server.words());
   });
 }
 
@@ -266,6 +290,7 @@ void GoDlmBackend::tick() {
       fail(id, LockErrc::kUnreachable);
     }
   }
+  if (up_ && now - looked_at_ >= url_.lease) look_at_memory();
   if (up_ && now - renewed_at_ > url_.lease / 3) renew();
 }
 

@@ -70,6 +70,7 @@ class GoDlmBackend final : public BlindEngine, private redis::Connection::Events
   void fail(ClaimId id, LockErrc why);
   void tick();
   void renew();
+  void look_at_memory();
   std::string milliseconds_of_lease() const;
   std::string key_of(std::string_view lockspace, std::string_view name) const;
 
@@ -85,6 +86,8 @@ class GoDlmBackend final : public BlindEngine, private redis::Connection::Events
   TimePoint opened_at_;
   TimePoint heard_at_;
   TimePoint renewed_at_;
+  TimePoint looked_at_;   ///< When it was asked last whether it throws keys away.
+  bool may_look_ = true;  ///< Not when the server has refused that once.
   TimerId tick_ = TimerId::kNone;
   std::shared_ptr<Outlet> outlet_;
   redis::Connection connection_;

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "backends/key_values.h"
+#include "backends/redis/info.h"
 #include "backends/redis/locks_lua.h"
 #include "core/processes.h"
 #include "core/words.h"
@@ -38,15 +39,6 @@ std::string new_id() {
 // "12.3 s"
 std::string seconds(Duration time) {
   return fmt::format("{:.1f} s", std::chrono::duration<double>(time).count());
-}
-
-// The value of a line "key:value" of INFO.
-std::string info_value(std::string_view info, std::string_view key) {
-  const std::string wanted = "\n" + std::string(key) + ":";
-  const size_t at = info.find(wanted);
-  if (at == std::string_view::npos) return {};
-  info.remove_prefix(at + wanted.size());
-  return std::string(info.substr(0, info.find_first_of("\r\n")));
 }
 
 }  // namespace
@@ -105,7 +97,8 @@ void Node::closed(Connection& /*connection*/, const std::string& why) { down(why
 
 // Some reasons do not pass by themselves; a server that loads its data is there in a moment.
 void Node::refuse(std::string_view words) {
-  constexpr std::array kLasting = {"NOAUTH", "WRONGPASS", "NOPERM", "ERR ", "INFO "};
+  constexpr std::array kLasting = {"NOAUTH", "WRONGPASS", "NOPERM",
+                                   "ERR ",   "INFO ",     "its maxmemory-policy"};
   const bool lasting = words.find("max number of clients") == std::string_view::npos &&
                        std::any_of(kLasting.begin(), kLasting.end(),
                                    [&](const char* start) { return words.starts_with(start); });
@@ -147,7 +140,13 @@ void Node::opened(Connection& connection) {
     script_ = text_of(&sha);
     prepare();
   });
+  expect(connection, {"INFO", "memory"}, [this](const redisReply& info) { said_memory(info); });
   expect(connection, {"INFO", "server"}, [this](const redisReply& info) { said(info); });
+}
+
+void Node::said_memory(const redisReply& info) {
+  const std::string why = eviction(text_of(&info), false);
+  if (!why.empty()) refuse(why);
 }
 
 void Node::said(const redisReply& info) {
@@ -182,7 +181,6 @@ void Node::pushed(Connection& /*connection*/, const redisReply& message) {
 }
 
 void Node::evaluate(const Connection::Words& verb, Connection::Done done) {
-  if (commands_.unanswered() == 0) asked_at_ = Clock::now();
   Connection::Words command = {"EVALSHA",
                                script_,
                                "0",
@@ -191,6 +189,11 @@ void Node::evaluate(const Connection::Words& verb, Connection::Done done) {
                                std::to_string(link_),
                                std::to_string(url_.database)};
   command.insert(command.end(), verb.begin(), verb.end());
+  send(command, std::move(done));
+}
+
+void Node::send(const Connection::Words& command, Connection::Done done) {
+  if (commands_.unanswered() == 0) asked_at_ = Clock::now();
   commands_.send(command, [this, done = std::move(done)](const redisReply* answer) {
     asked_at_ = Clock::now();
     done(answer);
@@ -224,6 +227,7 @@ void Node::greeted(const redisReply& answer, TimePoint sent) {
   logged_.clear();
   beat_at_ = Clock::now();  // The others count from when they see it.
   told_at_ = Clock::now();
+  looked_at_ = sent;
   set_grace(parts[1]);
   // After a loss of data what we hold is ours only when it was resumed: a beat follows that.
   if (!grace() || !lease_end_) renew(sent);
@@ -288,6 +292,15 @@ void Node::beat() {
   call(verb, [this, sent](const Answer& answer) {
     beating_ = false;
     if (answer.size() >= 2) beaten(answer, sent);
+  });
+  if (sent - looked_at_ >= url_.lease) look_at_memory();
+}
+
+// Its policy can be changed while it runs.
+void Node::look_at_memory() {
+  looked_at_ = Clock::now();
+  send({"INFO", "memory"}, [this](const redisReply* answer) {
+    if (answer != nullptr && up()) said_memory(*answer);
   });
 }
 

@@ -100,15 +100,18 @@ class Node final : private Connection::Events {
   void refuse(std::string_view words);
   void prepare();
   void said(const redisReply& info);
+  void said_memory(const redisReply& info);
   void hello();
   void greeted(const redisReply& answer, TimePoint sent);
   void tick();
   void beat();
   void beaten(const Answer& answer, TimePoint sent);
+  void look_at_memory();
   void set_grace(std::string_view grace);
   void renew(TimePoint sent);
   void expire();
   void evaluate(const Connection::Words& verb, Connection::Done done);
+  void send(const Connection::Words& command, Connection::Done done);
 
   EventLoop& loop_;
   Url url_;
@@ -130,6 +133,7 @@ class Node final : private Connection::Events {
   TimePoint since_;  ///< Of this stage.
   TimePoint beat_at_;
   bool beating_ = false;
+  TimePoint looked_at_;             ///< When it was asked last whether it throws keys away.
   TimePoint told_at_;               ///< When the last message came.
   std::vector<std::string> early_;  ///< Messages to this node that came before came_up().
   TimePoint asked_at_;              ///< When the oldest unanswered command was sent, or later.

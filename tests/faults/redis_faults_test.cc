@@ -63,5 +63,61 @@ TEST_F(RedisFaults, ACancelThatCameTooLateLeavesALockThatCanBeHad) {
   EXPECT_EQ(write_command(open_lock(near, "late"), "EX timeout=5s"), 0) << record(server, "late");
 }
 
+// A cache's server: what it throws away to make room could be a lock.
+TEST_F(RedisFaults, AServerThatThrowsKeysAwayIsRefused) {
+  const RedisServer server({"--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"});
+  server.is_known();
+  EXPECT_THAT(refusal(at(server.port())), HasSubstr("its maxmemory-policy is allkeys-lru"));
+  const Mount simple({}, at(server.port()) + "&layout=go-dlm");
+  EXPECT_EQ(exclusive(simple, "none"), EHOSTUNREACH);
+  EXPECT_THAT(simple.log(), HasSubstr("allkeys-lru, which throws locks away: set noeviction"));
+  // Our keys have no time to live; those of the other layout have.
+  server.command({"CONFIG", "SET", "maxmemory-policy", "volatile-lru"});
+  const Mount mount({}, at(server.port()));
+  EXPECT_EQ(exclusive(mount, "had"), 0) << mount.log();
+  EXPECT_TRUE(
+      eventually([&] { return simple.log().find("is volatile-lru") != std::string::npos; }));
+  EXPECT_EQ(exclusive(simple, "none"), EHOSTUNREACH);
+  server.command({"CONFIG", "SET", "maxmemory", "0"});
+  EXPECT_TRUE(eventually([&] { return exclusive(simple, "none") == 0; })) << simple.log();
+}
+
+TEST_F(RedisFaults, AServerThatBeginsToThrowKeysAwayIsLeftWithinALeaseAndHoldersAreTold) {
+  const RedisServer server;
+  server.is_known();
+  const Mount mount({}, at(server.port(), "1s"));
+  const Mount simple({}, at(server.port(), "1s") + "&layout=go-dlm");
+  const int held = open_lock(mount, "held");
+  const int other = open_lock(simple, "other");
+  ASSERT_EQ(write_command(held, "EX timeout=5s"), 0);
+  ASSERT_EQ(write_command(other, "EX timeout=5s"), 0);
+  server.command({"CONFIG", "SET", "maxmemory-policy", "allkeys-lru"});
+  server.command({"CONFIG", "SET", "maxmemory", "100mb"});
+  for (const int fd : {held, other}) {
+    EXPECT_TRUE(eventually([&] { return write_command(fd, "renew") == ESTALE; }, 4));
+  }
+  EXPECT_EQ(exclusive(mount, "new"), EHOSTUNREACH);
+  for (const Mount* each : {&mount, &simple}) {
+    EXPECT_THAT(each->log(), HasSubstr("its maxmemory-policy is allkeys-lru"));
+  }
+  server.command({"CONFIG", "SET", "maxmemory-policy", "noeviction"});
+  EXPECT_TRUE(eventually([&] { return exclusive(mount, "new") == 0; })) << mount.log();
+}
+
+// Its user may not ask for the policy: that is told, once.
+TEST_F(RedisFaults, WithoutInfoTheOtherLayoutGoesOnAndSaysSo) {
+  const RedisServer server;
+  server.command({"ACL", "SETUSER", "locks", "on", ">word", "allkeys", "&*", "+@all", "-info"});
+  const std::string login = "locks:word@127.0.0.1:" + std::to_string(server.port());
+  const Mount mount({}, "redis://" + login + "?layout=go-dlm&lease=500ms");
+  EXPECT_TRUE(eventually([&] { return exclusive(mount, "had") == 0; })) << mount.log();
+  server.command({"CLIENT", "KILL", "TYPE", "normal"});
+  EXPECT_TRUE(eventually([&] { return exclusive(mount, "again") == 0; })) << mount.log();
+  const std::string log = mount.log();
+  const size_t first = log.find("does not tell its maxmemory-policy");
+  ASSERT_NE(first, std::string::npos) << log;
+  EXPECT_EQ(log.find("does not tell its maxmemory-policy", first + 1), std::string::npos) << log;
+}
+
 }  // namespace
 }  // namespace lockfs::test
