@@ -174,33 +174,38 @@ void RedisBackend::came_up(std::vector<redis::Record> records) {
 }
 
 void RedisBackend::resync(Claim& claim, const redis::Record* record) {
+  const bool asked = claim.ask && record != nullptr && record->op == claim.ask->op;
+  // It was granted already; the answer says what it is now.
+  const bool done = asked && record->held && !record->wanted;
+  if (claim.held && !done && !resync_held(claim, record)) return;
   if (claim.ask) {
     // Of what was given up since, and is asked for anew.
-    const bool old =
-        !claim.held && record != nullptr && record->held && record->op != claim.ask->op;
+    const bool old = !claim.held && !asked && record != nullptr && record->held;
     if (old) node_.call({"release", claim.place}, {});
     send(claim);  // It tells what became of it.
-    if (!claim.shown.empty()) node_.call({"show", claim.place, claim.shown}, {});
-    // It was granted already; the answer says what it is now.
-    const bool done =
-        record != nullptr && record->held && !record->wanted && record->op == claim.ask->op;
-    if (done) return;
-  } else if (record != nullptr && record->wanted) {
-    node_.call({"cancel", claim.place, std::to_string(record->op)}, {});
   }
-  if (!claim.held) return;
+  if (record != nullptr || !claim.shown.empty()) {
+    node_.call({"show", claim.place, claim.shown}, {});
+  }
+}
+
+// False if the claim is gone.
+bool RedisBackend::resync_held(Claim& claim, const redis::Record* record) {
   const bool has = record != nullptr && record->held && covers(*record->held, claim.told) &&
                    (record->held == Mode::kEX || record->slots >= claim.slots.count) &&
                    (claim.slots.count != 0 || record->slots == 0);
-  if (!has && claim.id == ClaimId::kNone) return erase(claim);
+  if (!has && claim.id == ClaimId::kNone) return erase(claim), false;
   if (!has && !node_.grace()) {
-    return lose(claim, "redis: " + server_ + " has lost it, as after a restart or a failover");
+    lose(claim, "redis: " + server_ + " has lost it, as after a restart or a failover");
+    return false;
   }
-  if (!has) return resume(claim);
+  if (!has) return resume(claim), true;
   claim.held = record->held;
-  // Granted to somebody who has not waited for it.
-  if (!claim.ask && record->slots > claim.slots.count) give_back(claim);
-  node_.call({"show", claim.place, claim.shown}, {});
+  // What nobody here waits for any more, or has given up, while the server did not hear of it.
+  const bool waits = claim.ask && claim.ask->op == record->op;
+  const bool more = claim.held != claim.told || record->slots > claim.slots.count;
+  if (!waits && (more || record->wanted)) give_back(claim);
+  return true;
 }
 
 // What the server has lost is ours still if we come before anybody else is granted it.

@@ -116,6 +116,7 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
   void erase(Claim& claim);
   void lose(Claim& claim, const std::string& why);
   void resync(Claim& claim, const redis::Record* record);
+  bool resync_held(Claim& claim, const redis::Record* record);
   void resume(Claim& claim);
   void when_known(const std::string& lockspace, QueryId query, std::function<void()> work);
   void load(const std::string& lockspace);

@@ -63,6 +63,50 @@ TEST_F(RedisFaults, ACancelThatCameTooLateLeavesALockThatCanBeHad) {
   EXPECT_EQ(write_command(open_lock(near, "late"), "EX timeout=5s"), 0) << record(server, "late");
 }
 
+// What it keeps is EX; while nobody hears of it, it takes PR from that.
+TEST_F(RedisFaults, WhatIsMadeWeakerWhileTheServerIsAwayIsWeakerWhenItIsBack) {
+  const RedisServer server;
+  server.is_known();
+  Proxy network(server.port());
+  const Mount far({}, at(network.port()));
+  const Mount near({}, at(server.port()));
+  const int fd = open_lock(far, "kept");
+  ASSERT_EQ(write_command(fd, "EX timeout=5s"), 0);
+  ASSERT_EQ(write_command(fd, "UN"), 0);
+  network.cut(true);
+  ASSERT_TRUE(eventually([&] { return exclusive(far, "away") == EHOSTUNREACH; }));
+  ASSERT_EQ(write_command(fd, "PR try"), 0);
+  network.cut(false);
+  ASSERT_TRUE(eventually([&] { return exclusive(far, "back") == 0; })) << far.log();
+  EXPECT_EQ(write_command(open_lock(near, "kept"), "PR try"), 0) << record(server, "kept");
+  EXPECT_EQ(write_command(open_lock(near, "kept"), "EX try"), EAGAIN);
+}
+
+TEST_F(RedisFaults, AConversionThatEndedWhileTheServerWasAwayLeavesTheModeThatWas) {
+  const RedisServer server;
+  server.is_known();
+  Proxy network(server.port());
+  const Mount far({}, at(network.port()));
+  const Mount near({}, at(server.port()));
+  const int mine = open_lock(far, "both");
+  const int other = open_lock(near, "both");
+  ASSERT_EQ(write_command(mine, "PR timeout=5s"), 0);
+  ASSERT_EQ(write_command(other, "PR timeout=5s"), 0);
+  Child converts([&] { return write_command(mine, "EX timeout=1s"); });
+  const auto has = [&](const std::string& words) {
+    return record(server, "both").find(words) != std::string::npos;
+  };
+  ASSERT_TRUE(eventually([&] { return has("\n3 5 "); }));
+  network.cut(true);
+  ASSERT_EQ(write_command(other, "UN"), 0);
+  ASSERT_TRUE(eventually([&] { return has("\n5 -1 "); })) << "it is granted, and nobody hears it";
+  EXPECT_EQ(converts.wait(), ETIMEDOUT);
+  network.cut(false);
+  ASSERT_TRUE(eventually([&] { return exclusive(far, "back") == 0; })) << far.log();
+  EXPECT_EQ(write_command(other, "PR try"), 0) << record(server, "both");
+  EXPECT_EQ(own(mine, "this.mode"), "PR");
+}
+
 // A cache's server: what it throws away to make room could be a lock.
 TEST_F(RedisFaults, AServerThatThrowsKeysAwayIsRefused) {
   const RedisServer server({"--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"});
