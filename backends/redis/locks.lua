@@ -7,6 +7,7 @@
 --   P:pins:LOCKSPACE hash   NAME -> WORDS
 --   P:token          the last fencing token; P:version the last change that was told
 --   P:format         the version of all this, which mounts must share
+--   P:heard          hash   NODE -> the run of the server in which it has said hello last
 --   P:run, P:grace   which run of the server this is, and that locks may have been lost before it
 -- Modes are the DLM's numbers, -1 is none, 6 is SLOTS of a semaphore of SIZE (held, and WANTS in all). Who has WORDS is shown to others; who has none only
 -- keeps its lock, or has had it for a moment. Told by publish/subscribe, parts divided by NUL:
@@ -266,6 +267,7 @@ end
 local function bury(who)
   for _, place in ipairs(redis.call('SMEMBERS', key('mine', who))) do end_record(place, who) end
   redis.call('DEL', key('mine', who))
+  redis.call('HDEL', key('heard'), who)
   redis.call('HDEL', key('nodes'), who)
 end
 
@@ -294,6 +296,7 @@ function verbs.hello(run, young, lease, words, had)
   local beat = known and parts_of(known) or '0'
   redis.call('HSET', key('nodes'), node,
     table.concat({ string.format('%d', beat + 1), link, lease, words }, ' '))
+  redis.call('HSET', key('heard'), node, run)
   local answer = { known and 'known' or 'new', grace or '' }
   for _, place in ipairs(redis.call('SMEMBERS', key('mine', node))) do
     local lock = load(place)
@@ -445,6 +448,20 @@ function verbs.show(place, words)
   return { 'ok' }
 end
 
+-- A server may come back with old data. Who resumes was granted its lock later than that, so what is
+-- in its way had ended before. But who has said hello in this run of the server knows that itself, and
+-- may have been granted it since. Who says hello later finds its record gone, and resumes or loses.
+local function end_unheard(lock, r, mode)
+  local run = redis.call('GET', key('run'))
+  for who, o in pairs(lock.records) do
+    local heard = redis.call('HGET', key('heard'), who) == run
+    if who ~= r.node and not heard and against(o.held, mode) then
+      o.held, o.wanted = NONE, NONE
+      save(lock, o)
+    end
+  end
+end
+
 -- PLACE MODE LAST OP WORDS SLOTS SIZE: held before the loss of data -> held | lost
 function verbs.resume(place, mode, last, op, words, slots, size)
   mode, slots, size = tonumber(mode), tonumber(slots), tonumber(size)
@@ -452,8 +469,15 @@ function verbs.resume(place, mode, last, op, words, slots, size)
   local r = lock.records[node] or new_record()
   if covers(r.held, mode) and r.slots >= slots then return { 'held' } end
   if mode == SLOT then r.size = size end
-  if redis.call('EXISTS', key('grace')) == 0 or not is_free(lock, r, mode, slots) or
-    (mode == SLOT and other_size(lock, size)) then return { 'lost' } end
+  if redis.call('EXISTS', key('grace')) == 0 then return { 'lost' } end
+  local function fits()
+    return is_free(lock, r, mode, slots) and not (mode == SLOT and other_size(lock, size))
+  end
+  if not fits() then end_unheard(lock, r, mode) end
+  if not fits() then
+    finish(lock)
+    return { 'lost' }
+  end
   if last ~= '' then last_token(last) end
   hold(r, mode, slots)
   r.op, r.words = op, words

@@ -26,6 +26,10 @@ class RedisFaults : public DescriptorTest {
   static std::string at(int port, const std::string& lease = "10s") {
     return "redis://127.0.0.1:" + std::to_string(port) + "?lease=" + lease;
   }
+  // By what name the server knows a mount.
+  static std::string node(const Mount& mount) {
+    return picture_value(slurp(mount.path() + "/.lockfs/traits"), "default.status.node");
+  }
   // What the server has of a lock: its nodes, and what they hold and want.
   static std::string record(const RedisServer& server, const std::string& name) {
     return server.command({"HGETALL", "lockfs:lock:default/" + name});
@@ -105,6 +109,52 @@ TEST_F(RedisFaults, AConversionThatEndedWhileTheServerWasAwayLeavesTheModeThatWa
   ASSERT_TRUE(eventually([&] { return exclusive(far, "back") == 0; })) << far.log();
   EXPECT_EQ(write_command(other, "PR try"), 0) << record(server, "both");
   EXPECT_EQ(own(mine, "this.mode"), "PR");
+}
+
+// Debian's Redis writes its data now and then only: what was released since is there again.
+TEST_F(RedisFaults, AServerThatComesBackWithOldDataTakesNoLockFromAHolder) {
+  RedisServer server;
+  server.is_known();
+  const Mount near({}, at(server.port(), "2s"));
+  {
+    const Mount gone({}, at(server.port(), "2s"));
+    ASSERT_EQ(exclusive(gone, "old"), 0);
+    ASSERT_EQ(server.command({"SAVE"}), "OK");
+    close_all();
+  }
+  const int held = open_lock(near, "old");
+  ASSERT_EQ(write_command(held, "EX timeout=5s"), 0);
+  server.kill();
+  server.start();
+  ASSERT_THAT(record(server, "old"), testing::Not(HasSubstr(node(near)))) << "it is too new";
+  ASSERT_TRUE(eventually([&] {
+    EXPECT_NE(write_command(held, "renew"), ESTALE) << own(held, "this.error");
+    return HasFailure() || exclusive(near, "new") == 0;
+  }));
+  EXPECT_THAT(record(server, "old"), HasSubstr(node(near)));
+  const Mount later({}, at(server.port(), "2s"));
+  EXPECT_EQ(exclusive(later, "old"), EEXIST);
+  EXPECT_NE(write_command(held, "renew"), ESTALE) << own(held, "this.error");
+}
+
+// As after a fail-over that two mounts have not seen alike: the server knows of one holder only.
+TEST_F(RedisFaults, WhoResumesTakesNothingFromWhoHasItInThisRunOfTheServer) {
+  const RedisServer server;
+  server.is_known();
+  const Mount near({}, at(server.port(), "2s"));
+  const Mount far({}, at(server.port(), "2s"));
+  const int lost = open_lock(near, "twice");
+  ASSERT_EQ(write_command(lost, "EX timeout=5s"), 0);
+  server.command({"HDEL", "lockfs:lock:default/twice", node(near)});
+  server.command({"DEL", "lockfs:mine:" + node(near)});
+  server.command({"HDEL", "lockfs:nodes", node(near)});
+  const int held = open_lock(far, "twice");
+  ASSERT_EQ(write_command(held, "EX try"), 0);
+  server.command({"CLIENT", "KILL", "TYPE", "normal"});
+  EXPECT_TRUE(eventually([&] { return write_command(lost, "renew") == ESTALE; }));
+  EXPECT_TRUE(eventually([&] { return exclusive(near, "other") == 0; })) << near.log();
+  EXPECT_NE(write_command(held, "renew"), ESTALE) << own(held, "this.error");
+  EXPECT_THAT(record(server, "twice"), HasSubstr(node(far)));
 }
 
 // A cache's server: what it throws away to make room could be a lock.
