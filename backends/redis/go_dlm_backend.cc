@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <random>
 #include <utility>
 
@@ -228,6 +229,7 @@ void GoDlmBackend::heard(ClaimId id, const std::string& token, TimePoint sent,
   if (claim.doubtful) return;  // Too late to be used; it is asked for again.
   claim.held = true;
   claim.lease_end = lease_end;
+  if (lease_end < tick_at_) look_at(lease_end);
   if (!std::exchange(claim.pending, false)) return;
   const auto number = redis::number_in<uint64_t>(text);
   events_->granted(id, claim.asked, {number, number + 1});
@@ -270,7 +272,6 @@ void GoDlmBackend::release(ClaimId id) {
 // What waits is asked for again, what is held is renewed or lost, and who waits for the server is
 // told.
 void GoDlmBackend::tick() {
-  tick_ = loop_.timers.schedule(loop_.timers.now() + kRetry, [this] { tick(); });
   const TimePoint now = Clock::now();
   const Duration silence = std::min<Duration>(url_.lease / 3, kLongestSilence);
   if (opening_ && now - opened_at_ > kOpenTime) down("it does not answer");
@@ -292,6 +293,18 @@ void GoDlmBackend::tick() {
   }
   if (up_ && now - looked_at_ >= url_.lease) look_at_memory();
   if (up_ && now - renewed_at_ > url_.lease / 3) renew();
+  TimePoint next = loop_.timers.now() + kRetry;
+  for (const auto& [id, claim] : claims_) {
+    if (claim.held) next = std::min(next, claim.lease_end);
+  }
+  look_at(next);
+}
+
+// Not later than a lease ends: its margin may be shorter than kRetry.
+void GoDlmBackend::look_at(TimePoint when) {
+  loop_.timers.cancel(tick_);
+  tick_at_ = when;
+  tick_ = loop_.timers.schedule(when, [this] { tick(); });
 }
 
 void GoDlmBackend::renew() {

@@ -69,6 +69,7 @@ class GoDlmBackend final : public BlindEngine, private redis::Connection::Events
   void delete_key(const std::string& key, const std::string& token);
   void fail(ClaimId id, LockErrc why);
   void tick();
+  void look_at(TimePoint when);
   void renew();
   void look_at_memory();
   std::string milliseconds_of_lease() const;
@@ -89,6 +90,7 @@ class GoDlmBackend final : public BlindEngine, private redis::Connection::Events
   TimePoint looked_at_;   ///< When it was asked last whether it throws keys away.
   bool may_look_ = true;  ///< Not when the server has refused that once.
   TimerId tick_ = TimerId::kNone;
+  TimePoint tick_at_;
   std::shared_ptr<Outlet> outlet_;
   redis::Connection connection_;
 };
