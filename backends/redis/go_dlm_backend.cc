@@ -161,6 +161,7 @@ void GoDlmBackend::closed(redis::Connection& /*connection*/, const std::string& 
 
 void GoDlmBackend::down(const std::string& why) {
   if (!up_ && !opening_) return;
+  if (up_) down_since_ = loop_.timers.now();
   up_ = false;
   opening_ = false;
   if (logged_ != why) spdlog::warn("redis: {}: {}", url_.server.words(), why);
@@ -198,7 +199,8 @@ void GoDlmBackend::acquire(ClaimId id, std::string_view lockspace, std::string_v
   claim.pending = true;
   claim.since = loop_.timers.now();
   if (claim.token.empty()) claim.token = fmt::format("{}{:012x}", identity_, ++last_token_);
-  if (up_) ask(id);
+  if (up_) return ask(id);
+  if (giving_up_) fail(id, LockErrc::kUnreachable);  // It has waited behind one that failed.
 }
 
 void GoDlmBackend::ask(ClaimId id) {
@@ -247,7 +249,9 @@ void GoDlmBackend::fail(ClaimId id, LockErrc why) {
     if (is_known(found->second)) delete_key(found->second.key, found->second.token);
     claims_.erase(found);
   }
+  const bool before = std::exchange(giving_up_, why == LockErrc::kUnreachable);
   events_->failed(id, why);
+  giving_up_ = before;
 }
 
 void GoDlmBackend::cancel(ClaimId id) {
@@ -287,7 +291,7 @@ void GoDlmBackend::tick() {
       events_->lost(id, "redis: the lease ran out: " + url_.server.words() + " did not answer");
     } else if (claim.pending && up_) {
       ask(id);
-    } else if (claim.pending && now - claim.since > kPatience) {
+    } else if (claim.pending && now - std::max(claim.since, down_since_) > kPatience) {
       fail(id, LockErrc::kUnreachable);
     }
   }

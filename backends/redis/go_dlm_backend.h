@@ -24,7 +24,7 @@ class GoDlmBackend final : public BlindEngine, private redis::Connection::Events
  public:
   /// How often is tried again while something waits; go-dlm itself waits 5 s.
   static constexpr auto kRetry = std::chrono::milliseconds(100);
-  /// How long an acquire waits for a server that is out of reach.
+  /// How long an acquire waits for a server that is out of reach, since it is.
   static constexpr auto kPatience = std::chrono::milliseconds(900);
 
   /// `loop` outlives this.
@@ -84,7 +84,9 @@ class GoDlmBackend final : public BlindEngine, private redis::Connection::Events
   bool up_ = false;
   bool opening_ = false;
   std::string logged_;
+  bool giving_up_ = false;  ///< While it is told that the server is out of reach.
   TimePoint opened_at_;
+  TimePoint down_since_;
   TimePoint heard_at_;
   TimePoint renewed_at_;
   TimePoint looked_at_;   ///< When it was asked last whether it throws keys away.

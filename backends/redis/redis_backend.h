@@ -24,7 +24,8 @@ namespace lockfs {
 /// wanted by nobody is kept, and taken again without a call. All on the loop.
 class RedisBackend final : public LockBackend, private redis::NodeEvents {
  public:
-  /// How long an acquire waits for a server that is out of reach.
+  /// How long an acquire waits for a server that is out of reach. One that the server knows of
+  /// waits as long as the lease lasts, and keeps its place.
   static constexpr auto kPatience = std::chrono::milliseconds(900);
   /// How long what nobody uses is kept, and how much of it.
   static constexpr auto kKeepTime = std::chrono::seconds(10);
@@ -141,7 +142,8 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
   std::set<std::string> spaces_;                          ///< Which the mirror is to know.
   std::map<std::string, std::vector<Question>> loading_;  ///< Until their lockspace is known.
   std::vector<QueryId> joining_;
-  bool started_ = false;  ///< It is known whether the server is there.
+  bool giving_up_ = false;  ///< While it is told that the server is out of reach.
+  bool started_ = false;    ///< It is known whether the server is there.
   std::shared_ptr<Outlet> outlet_;
   redis::Node node_;
 };

@@ -5,7 +5,11 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <csignal>
+#include <future>
+#include <string>
+#include <vector>
 
 #include "tests/contract/witness.h"
 #include "tests/faults/descriptors.h"
@@ -155,6 +159,49 @@ TEST_F(RedisFaults, WhoResumesTakesNothingFromWhoHasItInThisRunOfTheServer) {
   EXPECT_TRUE(eventually([&] { return exclusive(near, "other") == 0; })) << near.log();
   EXPECT_NE(write_command(held, "renew"), ESTALE) << own(held, "this.error");
   EXPECT_THAT(record(server, "twice"), HasSubstr(node(far)));
+}
+
+// They wait in one queue, but not for each other when nobody can be asked.
+TEST_F(RedisFaults, AllWhoWaitForALockHearWithinTwoSecondsThatTheServerIsGone) {
+  for (const std::string layout : {"lockfs", "go-dlm"}) {
+    SCOPED_TRACE(layout);
+    RedisServer server;
+    server.is_known();
+    const Mount near({}, at(server.port(), "1s") + "&layout=" + layout);
+    const Mount far({}, at(server.port(), "1s") + "&layout=" + layout);
+    ASSERT_EQ(write_command(open_lock(near, "queue"), "EX timeout=5s"), 0);
+    std::vector<std::future<int>> results;
+    for (int i = 0; i < 10; ++i) {
+      const int fd = open_lock(far, "queue");
+      results.push_back(std::async(std::launch::async, [fd] { return write_command(fd, "EX"); }));
+    }
+    ASSERT_TRUE(eventually(
+        [&] { return picture_value(slurp(far.lock("queue")), "waiters_total") == "10"; }));
+    server.kill();
+    const auto begin = std::chrono::steady_clock::now();
+    for (std::future<int>& result : results) EXPECT_EQ(result.get(), EHOSTUNREACH);
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(2));
+  }
+}
+
+TEST_F(RedisFaults, WhoHasWaitedLongerThanPatienceOutlivesACut) {
+  for (const std::string layout : {"lockfs", "go-dlm"}) {
+    SCOPED_TRACE(layout);
+    const RedisServer server;
+    server.is_known();
+    Proxy network(server.port());
+    const Mount near({}, at(server.port()) + "&layout=" + layout);
+    const Mount far({}, at(network.port()) + "&layout=" + layout);
+    const int held = open_lock(near, "long");
+    ASSERT_EQ(write_command(held, "EX timeout=5s"), 0);
+    const int fd = open_lock(far, "long");
+    auto result = std::async(std::launch::async, [fd] { return write_command(fd, "EX"); });
+    EXPECT_EQ(result.wait_for(std::chrono::milliseconds(1200)), std::future_status::timeout);
+    network.cut();
+    EXPECT_EQ(result.wait_for(std::chrono::milliseconds(500)), std::future_status::timeout);
+    ASSERT_EQ(write_command(held, "UN"), 0);
+    EXPECT_EQ(result.get(), 0);
+  }
 }
 
 // A cache's server: what it throws away to make room could be a lock.
