@@ -79,9 +79,14 @@ local function wanted_nodes(lock)
   return wanted
 end
 
+-- Where the key is none of ours nobody holds, and nothing is granted (`foreign`).
 local function load(place)
   local lock = { place = place, records = {}, turns = 0 }
-  local all = redis.call('HGETALL', key('lock', place))
+  local all = redis.pcall('HGETALL', key('lock', place))
+  if all.err then
+    if not string.find(all.err, 'WRONGTYPE', 1, true) then error(all.err) end
+    lock.foreign, all = true, {}
+  end
   for i = 1, #all, 2 do
     if all[i] == '#' then
       lock.turns = tonumber(all[i + 1])
@@ -125,6 +130,7 @@ end
 local function tell_node(who, ...) redis.call('PUBLISH', key('to', who), table.concat({ ... }, '\0')) end
 
 local function finish(lock)
+  if lock.foreign then return end
   if not next(lock.records) then redis.call('DEL', key('lock', lock.place)) end
   if picture(lock) ~= lock.shown then tell(lock) end
   if not next(lock.wanted) then return end
@@ -366,11 +372,12 @@ local function new_record()
 end
 
 -- PLACE MODE NOW OP SLOTS SIZE
---   -> granted MODE LAST CONTENDED | queued | busy | deadlock | grace | size
+--   -> granted MODE LAST CONTENDED | queued | busy | deadlock | grace | size | foreign KEY
 -- The same OP again asks for what became of it.
 function verbs.acquire(place, mode, now, op, slots, size)
   mode, slots, size = tonumber(mode), tonumber(slots), tonumber(size)
   local lock = load(place)
+  if lock.foreign then return { 'foreign', key('lock', place) } end
   local r = lock.records[node] or new_record()
   if r.wanted ~= NONE and r.op == op then return { 'queued' } end
   r.op = op
@@ -469,7 +476,7 @@ function verbs.resume(place, mode, last, op, words, slots, size)
   local r = lock.records[node] or new_record()
   if covers(r.held, mode) and r.slots >= slots then return { 'held' } end
   if mode == SLOT then r.size = size end
-  if redis.call('EXISTS', key('grace')) == 0 then return { 'lost' } end
+  if lock.foreign or redis.call('EXISTS', key('grace')) == 0 then return { 'lost' } end
   local function fits()
     return is_free(lock, r, mode, slots) and not (mode == SLOT and other_size(lock, size))
   end

@@ -86,7 +86,8 @@ void Node::down(const std::string& why) {
   commands_.close();
   subscription_.close();
   seen_.clear();
-  backoff_ = was_up ? kFirstBackoff : std::clamp(backoff_ * 2, kFirstBackoff, kLongestBackoff);
+  const bool at_once = was_up && !ailing_;
+  backoff_ = at_once ? kFirstBackoff : std::clamp(backoff_ * 2, kFirstBackoff, kLongestBackoff);
   // Not all mounts at once.
   const Duration jitter = backoff_ / 4 * (getpid() % 5) / 4;
   retry_ = loop_.timers.schedule(Clock::now() + backoff_ + jitter, [this] { open(); });
@@ -221,10 +222,9 @@ void Node::greeted(const redisReply& answer, TimePoint sent) {
   const Answer parts = texts_of(&answer);
   if (parts.size() < 2) return refuse("it answers what lockfs does not understand");
   stage_ = Stage::kUp;
+  since_ = Clock::now();
   trouble_.clear();
-  backoff_ = Duration::zero();
-  if (!logged_.empty()) spdlog::info("redis: {} is there again", url_.server.words());
-  logged_.clear();
+  if (!ailing_) settle();
   beat_at_ = Clock::now();  // The others count from when they see it.
   told_at_ = Clock::now();
   looked_at_ = sent;
@@ -241,19 +241,29 @@ void Node::greeted(const redisReply& answer, TimePoint sent) {
   for (const std::string& message : std::exchange(early_, {})) events_.told(split_parts(message));
 }
 
-void Node::call(const Connection::Words& verb, Done done) {
+// It is there, and will be for a while.
+void Node::settle() {
+  backoff_ = Duration::zero();
+  if (!logged_.empty()) spdlog::info("redis: {} is there again", url_.server.words());
+  logged_.clear();
+}
+
+void Node::call(const Connection::Words& verb, Done done, std::function<void()> refused) {
   if (!up()) return done ? done({}) : void();
-  evaluate(verb, [this, done = std::move(done)](const redisReply* answer) {
-    if (is_error(answer)) {
-      // What it did not do is repaired when we come again.
-      if (done) done({});
-      return down(std::string(text_of(answer)));
-    }
-    const Answer parts = texts_of(answer);
-    const bool stale = !parts.empty() && parts.front() == "stale";
-    if (done) done(stale ? Answer() : parts);
-    if (stale) down("others took this mount for dead");
-  });
+  evaluate(verb,
+           [this, done = std::move(done), refused = std::move(refused)](const redisReply* answer) {
+             if (is_error(answer)) {
+               // What it did not do is repaired when we come again.
+               ailing_ = true;
+               if (done && !refused) done({});
+               down(std::string(text_of(answer)));
+               return refused ? refused() : void();
+             }
+             const Answer parts = texts_of(answer);
+             const bool stale = !parts.empty() && parts.front() == "stale";
+             if (done) done(stale ? Answer() : parts);
+             if (stale) down("others took this mount for dead");
+           });
 }
 
 // So often is looked whether something is late.
@@ -317,6 +327,10 @@ void Node::beaten(const Answer& answer, TimePoint sent) {
     seen_[node] = same ? known->second : now;
   }
   set_grace(answer[1]);
+  if (ailing_ && Clock::now() - since_ >= kLongestBackoff) {
+    ailing_ = false;
+    settle();
+  }
   if (!grace()) events_.grace_ended();  // It may have come and gone between two beats.
 }
 
@@ -324,7 +338,7 @@ void Node::set_grace(std::string_view grace) {
   if (grace == grace_) return;
   grace_ = grace;
   grace_since_ = Clock::now();
-  if (!grace_.empty()) {
+  if (!grace_.empty() && std::exchange(logged_grace_, grace_) != grace_) {
     spdlog::info(
         "redis: the server is new or was restarted: nothing is granted for a lease, so that "
         "all who hold locks are heard first");

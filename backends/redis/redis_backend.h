@@ -69,6 +69,7 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
     uint64_t op = 0;  ///< Never used twice, so that late answers find nobody.
     bool sent = false;
     bool cancelled = false;
+    bool refused = false;  ///< By an error, once.
     TimerId patience = TimerId::kNone;
   };
   struct Claim {
@@ -104,6 +105,8 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
   void send(Claim& claim);
   void wait_for_server(Claim& claim);
   void answered(uint64_t op, const Answer& answer);
+  void refused(uint64_t op);
+  void is_foreign(std::string_view key);
   void granted(Claim& claim, Mode mode, std::string_view last, bool contended);
   void fail(Claim& claim, LockErrc why);
   void end_ask(Claim& claim);
@@ -142,6 +145,7 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
   std::set<std::string> spaces_;                          ///< Which the mirror is to know.
   std::map<std::string, std::vector<Question>> loading_;  ///< Until their lockspace is known.
   std::vector<QueryId> joining_;
+  std::string foreign_;     ///< The key that was complained of last.
   bool giving_up_ = false;  ///< While it is told that the server is out of reach.
   bool started_ = false;    ///< It is known whether the server is there.
   std::shared_ptr<Outlet> outlet_;

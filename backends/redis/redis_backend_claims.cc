@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The way of a claim: asked for, granted, shown, wanted by others, kept, given up.
+#include <spdlog/spdlog.h>
+
 #include <utility>
 
 #include "backends/key_values.h"
@@ -105,7 +107,23 @@ void RedisBackend::send(Claim& claim) {
   node_.call(
       {"acquire", claim.place, redis::mode_words(ask.mode, ask.slots), ask.now ? "1" : "0",
        std::to_string(ask.op), std::to_string(ask.slots.count), std::to_string(ask.slots.size)},
-      [this, op = ask.op](const Answer& answer) { answered(op, answer); });
+      [this, op = ask.op](const Answer& answer) { answered(op, answer); },
+      [this, op = ask.op] { refused(op); });
+}
+
+// The next connection may be better, as when the server has forgotten the script; but not for ever.
+void RedisBackend::refused(uint64_t op) {
+  Claim* claim = find_op(op);
+  if (claim == nullptr || !std::exchange(claim->ask->refused, true)) return;
+  fail(*claim, LockErrc::kUnreachable);
+}
+
+void RedisBackend::is_foreign(std::string_view key) {
+  if (std::exchange(foreign_, key) == key) return;
+  spdlog::warn(
+      "redis: {}: somebody else has made the key {}: its lock is not granted until that is "
+      "deleted",
+      server_, key);
 }
 
 // The server may be back in a moment. Who is asked for when another has waited for that in vain has
@@ -131,6 +149,10 @@ void RedisBackend::answered(uint64_t op, const Answer& answer) {
   if (what == "granted" && mode) return granted(*claim, *mode, answer[2], answer[3] == "1");
   if (what == "busy") return fail(*claim, LockErrc::kWouldBlock);
   if (what == "size") return fail(*claim, LockErrc::kInvalid);
+  if (what == "foreign") {
+    is_foreign(answer.back());
+    return fail(*claim, LockErrc::kUnreachable);
+  }
   if (what == "deadlock") return fail(*claim, LockErrc::kDeadlock);
   if (what != "grace") return;  // Queued: a message follows.
   if (claim->ask->cancelled) return fail(*claim, LockErrc::kInterrupted);

@@ -4,11 +4,14 @@
 #include <gmock/gmock.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <future>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tests/contract/witness.h"
@@ -33,6 +36,11 @@ class RedisFaults : public DescriptorTest {
   // By what name the server knows a mount.
   static std::string node(const Mount& mount) {
     return picture_value(slurp(mount.path() + "/.lockfs/traits"), "default.status.node");
+  }
+  // How many it has had, by what INFO says.
+  static int connections(const std::string& stats) {
+    const std::string key = "total_connections_received:";
+    return std::atoi(stats.c_str() + stats.find(key) + key.size());
   }
   // What the server has of a lock: its nodes, and what they hold and want.
   static std::string record(const RedisServer& server, const std::string& name) {
@@ -202,6 +210,79 @@ TEST_F(RedisFaults, WhoHasWaitedLongerThanPatienceOutlivesACut) {
     ASSERT_EQ(write_command(held, "UN"), 0);
     EXPECT_EQ(result.get(), 0);
   }
+}
+
+// Each connection meets the same error at once: it is told once, and not asked for without a pause.
+TEST_F(RedisFaults, AnErrorThatAlwaysComesIsLoggedOnce) {
+  const RedisServer server;
+  server.is_known();
+  server.command({"ACL", "SETUSER", "locks", "on", ">word", "allkeys", "&*", "+@all", "-hkeys"});
+  const Mount mount({},
+                    "redis://locks:word@127.0.0.1:" + std::to_string(server.port()) + "?lease=1s");
+  ASSERT_TRUE(eventually([&] { return mount.log().find("warning: redis: ") != std::string::npos; }))
+      << mount.log();
+  const std::string before = server.command({"INFO", "stats"});
+  std::this_thread::sleep_for(std::chrono::seconds(3));
+  EXPECT_LT(connections(server.command({"INFO", "stats"})) - connections(before), 30);
+  const std::string log = mount.log();
+  EXPECT_LT(std::count(log.begin(), log.end(), '\n'), 6) << log;
+  server.command({"ACL", "SETUSER", "locks", "+hkeys"});
+  EXPECT_TRUE(eventually([&] { return exclusive(mount, "had") == 0; })) << mount.log();
+  EXPECT_TRUE(eventually([&] { return mount.log().find("there again") != std::string::npos; }));
+}
+
+// No tokens, so nothing exclusive; it is not asked for again and again, and the rest goes on.
+TEST_F(RedisFaults, AnErrorThatOneAcquireAlwaysMeetsIsItsAnswer) {
+  const RedisServer server;
+  server.is_known();
+  server.command({"ACL", "SETUSER", "locks", "on", ">word", "allkeys", "&*", "+@all", "-incrby"});
+  const Mount mount({}, "redis://locks:word@127.0.0.1:" + std::to_string(server.port()));
+  const int shared = open_lock(mount, "shared");
+  ASSERT_EQ(write_command(shared, "PR timeout=5s"), 0);
+  const int fd = open_lock(mount, "alone");
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_EQ(write_command(fd, "EX timeout=30s"), EHOSTUNREACH);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));
+  EXPECT_EQ(write_command(fd, "PR timeout=5s"), 0) << mount.log();
+  EXPECT_NE(write_command(shared, "renew"), ESTALE) << own(shared, "this.error");
+}
+
+TEST_F(RedisFaults, AKeyOfSomebodyElseTakesOneNameAndNoOther) {
+  const RedisServer server;
+  server.is_known();
+  const Mount mount({}, at(server.port(), "1s"));
+  ASSERT_EQ(exclusive(mount, "before"), 0);
+  server.set("lockfs:lock:default/x", "foreign");
+  const int fd = open_lock(mount, "x");
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(write_command(fd, "EX timeout=5s"), EHOSTUNREACH);
+    EXPECT_EQ(exclusive(mount, "other" + std::to_string(i)), 0);
+  }
+  const std::string log = mount.log();
+  const size_t told = log.find("somebody else has made the key lockfs:lock:default/x");
+  ASSERT_NE(told, std::string::npos) << log;
+  EXPECT_LT(std::count(log.begin() + static_cast<ptrdiff_t>(told), log.end(), '\n'), 3) << log;
+  // What is held goes on, and it is not ours to delete.
+  EXPECT_EQ(exclusive(mount, "before"), EEXIST);
+  EXPECT_EQ(server.command({"GET", "lockfs:lock:default/x"}), "foreign");
+  server.command({"DEL", "lockfs:lock:default/x"});
+  EXPECT_EQ(write_command(fd, "EX timeout=5s"), 0);
+}
+
+// What we hold, and somebody writes over it.
+TEST_F(RedisFaults, AKeyThatIsWrittenOverIsALostLockAndNoMoreThanThat) {
+  const RedisServer server;
+  server.is_known();
+  const Mount mount({}, at(server.port(), "1s"));
+  const int lost = open_lock(mount, "lost");
+  const int kept = open_lock(mount, "kept");
+  ASSERT_EQ(write_command(lost, "EX timeout=5s"), 0);
+  ASSERT_EQ(write_command(kept, "EX timeout=5s"), 0);
+  server.set("lockfs:lock:default/lost", "foreign");
+  server.command({"CLIENT", "KILL", "TYPE", "normal"});
+  EXPECT_TRUE(eventually([&] { return write_command(lost, "renew") == ESTALE; }));
+  EXPECT_TRUE(eventually([&] { return exclusive(mount, "new") == 0; })) << mount.log();
+  EXPECT_NE(write_command(kept, "renew"), ESTALE) << own(kept, "this.error");
 }
 
 // A cache's server: what it throws away to make room could be a lock.
