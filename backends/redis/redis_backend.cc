@@ -153,6 +153,7 @@ void RedisBackend::pinned(QueryId query, const std::string& lockspace, const std
 void RedisBackend::came_up(std::vector<redis::Record> records) {
   started_ = true;
   events_->reach_changed();
+  end_cancelled();  // Before they are asked for again.
   for (const QueryId query : std::exchange(joining_, {})) {
     outlet_->post([this, query] { events_->answered(query, LockErrc::kOk, {}); });
   }
@@ -233,11 +234,15 @@ void RedisBackend::lose(Claim& claim, const std::string& why) {
   if (id != ClaimId::kNone) events_->lost(id, why);
 }
 
-// A cancel that came too late waits for a message that may be lost with the connection. What the
-// server has granted by it is found, and given up, when it is there again.
 void RedisBackend::went_down(const std::string& /*why*/) {
   mirror_.forget();
   events_->reach_changed();
+  end_cancelled();
+}
+
+// A cancel that came too late waits for a message that may be lost with the connection. What the
+// server has granted by it is found, and given up, when it is there again.
+void RedisBackend::end_cancelled() {
   std::vector<uint64_t> cancelled;
   for (const auto& [op, claim] : by_op_) {
     if (claim->ask->cancelled) cancelled.push_back(op);

@@ -69,7 +69,7 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
     uint64_t op = 0;  ///< Never used twice, so that late answers find nobody.
     bool sent = false;
     bool cancelled = false;
-    bool refused = false;  ///< By an error, once.
+    bool refused = false;  ///< By an error, since it was answered last.
     TimerId patience = TimerId::kNone;
   };
   struct Claim {
@@ -110,6 +110,7 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
   void granted(Claim& claim, Mode mode, std::string_view last, bool contended);
   void fail(Claim& claim, LockErrc why);
   void end_ask(Claim& claim);
+  void end_cancelled();
   void hint(Claim& claim);
   void show(Claim& claim, const std::string& words);
   bool may_keep(const Claim& claim) const;

@@ -144,6 +144,7 @@ void RedisBackend::wait_for_server(Claim& claim) {
 void RedisBackend::answered(uint64_t op, const Answer& answer) {
   Claim* claim = find_op(op);
   if (claim == nullptr || answer.empty()) return;
+  claim->ask->refused = false;
   const std::string_view what = answer.front();
   const auto mode = answer.size() == 4 ? redis::mode_in(answer[1]) : std::nullopt;
   if (what == "granted" && mode) return granted(*claim, *mode, answer[2], answer[3] == "1");
