@@ -493,18 +493,28 @@ function verbs.resume(place, mode, last, op, words, slots, size)
   return { 'held' }
 end
 
--- LOCKSPACE -> VERSION [what is shown of a lock]...
+-- LOCKSPACE -> VERSION PLACE...: what is pinned, held or waited for. To look at all of that in one step
+-- would keep the server from everybody else.
 function verbs.list(space)
   local seen, answer = {}, { redis.call('GET', key('version')) or '0' }
   local function add(place)
     if seen[place] or string.sub(place, 1, #space + 1) ~= space .. '/' then return end
     seen[place] = true
-    local lock = load(place)
-    answer[#answer + 1] = message(lock, lock.shown)
+    answer[#answer + 1] = place
   end
   for _, name in ipairs(redis.call('HKEYS', key('pins', space))) do add(space .. '/' .. name) end
   for _, who in ipairs(redis.call('HKEYS', key('nodes'))) do
     for _, place in ipairs(redis.call('SMEMBERS', key('mine', who))) do add(place) end
+  end
+  return answer
+end
+
+-- PLACE... -> what is shown of each.
+function verbs.look(...)
+  local answer = {}
+  for i, place in ipairs({ ... }) do
+    local lock = load(place)
+    answer[i] = message(lock, lock.shown)
   end
   return answer
 end

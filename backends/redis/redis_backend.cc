@@ -107,17 +107,42 @@ void RedisBackend::load(const std::string& lockspace) {
   spaces_.insert(lockspace);
   if (!node_.up() || !mirror_.expect(lockspace)) return;
   node_.call({"list", lockspace}, [this, lockspace](const Answer& answer) {
-    mirror_.load(lockspace, answer);
-    const auto questions = loading_.extract(lockspace);
-    if (questions.empty()) return;
-    for (const Question& question : questions.mapped()) {
-      if (mirror_.knows(lockspace)) {
-        question.work();
-      } else {
-        events_->answered(question.query, LockErrc::kUnreachable, {});
-      }
-    }
+    if (answer.empty()) return end_load(lockspace);
+    const auto version = redis::number_in<uint64_t>(answer.front());
+    look(lockspace, version,
+         std::make_shared<std::vector<std::string>>(answer.begin() + 1, answer.end()));
   });
+}
+
+// One step after the other, so that others come in between.
+void RedisBackend::look(const std::string& lockspace, uint64_t version, const Places& left) {
+  if (left->empty()) {
+    mirror_.loaded(lockspace);
+    return end_load(lockspace);
+  }
+  redis::Connection::Words verb = {"look"};
+  while (!left->empty() && verb.size() <= kAtOnce) {
+    verb.push_back(std::move(left->back()));
+    left->pop_back();
+  }
+  node_.call(verb, [this, lockspace, version, left](const Answer& answer) {
+    if (answer.empty()) return end_load(lockspace);
+    mirror_.load(lockspace, version, answer);
+    look(lockspace, version, left);
+  });
+}
+
+// Loaded, or not: whoever has asked is answered.
+void RedisBackend::end_load(const std::string& lockspace) {
+  const auto questions = loading_.extract(lockspace);
+  if (questions.empty()) return;
+  for (const Question& question : questions.mapped()) {
+    if (mirror_.knows(lockspace)) {
+      question.work();
+    } else {
+      events_->answered(question.query, LockErrc::kUnreachable, {});
+    }
+  }
 }
 
 void RedisBackend::pin(QueryId query, std::string_view lockspace, std::string_view name,

@@ -30,6 +30,8 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
   /// How long what nobody uses is kept, and how much of it.
   static constexpr auto kKeepTime = std::chrono::seconds(10);
   static constexpr size_t kMostKept = 10000;
+  /// So many locks are looked at in one step, when a lockspace is loaded.
+  static constexpr size_t kAtOnce = 500;
   /// locks.lua gives as many with each exclusive grant.
   static constexpr uint64_t kTokens = 1000;
 
@@ -125,6 +127,9 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
   void resume(Claim& claim);
   void when_known(const std::string& lockspace, QueryId query, std::function<void()> work);
   void load(const std::string& lockspace);
+  using Places = std::shared_ptr<std::vector<std::string>>;
+  void look(const std::string& lockspace, uint64_t version, const Places& left);
+  void end_load(const std::string& lockspace);
   void pinned(QueryId query, const std::string& lockspace, const std::string& name,
               const std::optional<Pin>& pin, const Answer& answer);
 

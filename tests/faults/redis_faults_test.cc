@@ -9,7 +9,9 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <future>
+#include <map>
 #include <string>
 #include <thread>
 #include <vector>
@@ -210,6 +212,45 @@ TEST_F(RedisFaults, WhoHasWaitedLongerThanPatienceOutlivesACut) {
     ASSERT_EQ(write_command(held, "UN"), 0);
     EXPECT_EQ(result.get(), 0);
   }
+}
+
+// It is read in pieces; what changes between two of them is seen as well.
+TEST_F(RedisFaults, AMountThatComesToManyLocksSeesThemAllAsTheyAreInTheEnd) {
+  const RedisServer server;
+  server.is_known();
+  constexpr int kPins = 3000;
+  std::vector<std::string> pins = {"HSET", "lockfs:pins:default"};
+  for (int i = 0; i < kPins; ++i) {
+    pins.push_back("pin" + std::to_string(i));
+    pins.emplace_back("owner=0 bits=438 allocated=0");
+  }
+  server.command(pins);
+  const Mount near({}, at(server.port()));
+  std::vector<int> locks;
+  for (int i = 0; i < 200; ++i) {
+    locks.push_back(open_lock(near, "held" + std::to_string(i)));
+    ASSERT_EQ(write_command(locks.back(), "EX timeout=5s"), 0);
+  }
+  Proxy network(server.port());
+  network.slow(10);
+  const Mount far({}, at(network.port()));
+  Child changes([&] {
+    for (int i = 0; i < 100; ++i) write_command(locks[static_cast<size_t>(i)], "UN");
+    for (int i = 50; i < 100; ++i) write_command(locks[static_cast<size_t>(i)], "PR");
+    return 0;
+  });
+  const auto modes = [](const Mount& mount) {
+    std::map<std::string, std::string> out;
+    for (const auto& entry : std::filesystem::directory_iterator(mount.path() + "/default")) {
+      const std::string name = entry.path().filename();
+      if (name != ".ctl") out[name] = picture_value(slurp(entry.path()), "mode");
+    }
+    return out;
+  };
+  EXPECT_EQ(changes.wait(), 0);
+  const auto all = modes(near);
+  EXPECT_EQ(all.size(), kPins + 150U);
+  EXPECT_TRUE(eventually([&] { return modes(far) == all; })) << modes(far).size();
 }
 
 // Each connection meets the same error at once: it is told once, and not asked for without a pause.
