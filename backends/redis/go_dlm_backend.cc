@@ -4,9 +4,11 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <random>
 #include <utility>
 
+#include "backends/redis/info.h"
 #include "backends/redis/parts.h"
 
 namespace lockfs {
@@ -114,6 +116,7 @@ void GoDlmBackend::opened(redis::Connection& /*connection*/) {
   const redis::Connection::Words login = redis::login_of(url_);
   if (!login.empty()) connection_.send(login, checked);
   if (url_.database != 0) connection_.send({"SELECT", std::to_string(url_.database)}, checked);
+  look_at_memory();
   connection_.send({"PING"}, [this](const redisReply* answer) {
     if (answer == nullptr) return;
     if (redis::is_error(answer)) return down(std::string(redis::text_of(answer)));
@@ -128,6 +131,28 @@ void GoDlmBackend::opened(redis::Connection& /*connection*/) {
   });
 }
 
+// Its keys have a time to live: any policy but noeviction may take them. A user who may not ask is
+// told once, and goes on.
+void GoDlmBackend::look_at_memory() {
+  looked_at_ = Clock::now();
+  if (!may_look_) return;
+  if (connection_.unanswered() == 0) heard_at_ = Clock::now();
+  connection_.send({"INFO", "memory"}, [this](const redisReply* answer) {
+    if (answer == nullptr) return;
+    heard_at_ = Clock::now();
+    if (!redis::is_error(answer)) {
+      const std::string why = redis::eviction(redis::text_of(answer), true);
+      return why.empty() ? void() : down(why);
+    }
+    if (!redis::text_of(answer).starts_with("NOPERM")) return;
+    may_look_ = false;
+    spdlog::warn(
+        "redis: {} does not tell its maxmemory-policy (an ACL without +info): it must be "
+        "noeviction, or locks may be thrown away",
+        url_.server.words());
+  });
+}
+
 void GoDlmBackend::pushed(redis::Connection& /*connection*/, const redisReply& /*message*/) {
   down("it says what nobody asked for");
 }
@@ -136,6 +161,7 @@ void GoDlmBackend::closed(redis::Connection& /*connection*/, const std::string& 
 
 void GoDlmBackend::down(const std::string& why) {
   if (!up_ && !opening_) return;
+  if (up_) down_since_ = loop_.timers.now();
   up_ = false;
   opening_ = false;
   if (logged_ != why) spdlog::warn("redis: {}: {}", url_.server.words(), why);
@@ -173,7 +199,8 @@ void GoDlmBackend::acquire(ClaimId id, std::string_view lockspace, std::string_v
   claim.pending = true;
   claim.since = loop_.timers.now();
   if (claim.token.empty()) claim.token = fmt::format("{}{:012x}", identity_, ++last_token_);
-  if (up_) ask(id);
+  if (up_) return ask(id);
+  if (giving_up_) fail(id, LockErrc::kUnreachable);  // It has waited behind one that failed.
 }
 
 void GoDlmBackend::ask(ClaimId id) {
@@ -204,6 +231,7 @@ void GoDlmBackend::heard(ClaimId id, const std::string& token, TimePoint sent,
   if (claim.doubtful) return;  // Too late to be used; it is asked for again.
   claim.held = true;
   claim.lease_end = lease_end;
+  if (lease_end < tick_at_) look_at(lease_end);
   if (!std::exchange(claim.pending, false)) return;
   const auto number = redis::number_in<uint64_t>(text);
   events_->granted(id, claim.asked, {number, number + 1});
@@ -221,7 +249,9 @@ void GoDlmBackend::fail(ClaimId id, LockErrc why) {
     if (is_known(found->second)) delete_key(found->second.key, found->second.token);
     claims_.erase(found);
   }
+  const bool before = std::exchange(giving_up_, why == LockErrc::kUnreachable);
   events_->failed(id, why);
+  giving_up_ = before;
 }
 
 void GoDlmBackend::cancel(ClaimId id) {
@@ -246,7 +276,6 @@ void GoDlmBackend::release(ClaimId id) {
 // What waits is asked for again, what is held is renewed or lost, and who waits for the server is
 // told.
 void GoDlmBackend::tick() {
-  tick_ = loop_.timers.schedule(loop_.timers.now() + kRetry, [this] { tick(); });
   const TimePoint now = Clock::now();
   const Duration silence = std::min<Duration>(url_.lease / 3, kLongestSilence);
   if (opening_ && now - opened_at_ > kOpenTime) down("it does not answer");
@@ -262,11 +291,24 @@ void GoDlmBackend::tick() {
       events_->lost(id, "redis: the lease ran out: " + url_.server.words() + " did not answer");
     } else if (claim.pending && up_) {
       ask(id);
-    } else if (claim.pending && now - claim.since > kPatience) {
+    } else if (claim.pending && now - std::max(claim.since, down_since_) > kPatience) {
       fail(id, LockErrc::kUnreachable);
     }
   }
+  if (up_ && now - looked_at_ >= url_.lease) look_at_memory();
   if (up_ && now - renewed_at_ > url_.lease / 3) renew();
+  TimePoint next = loop_.timers.now() + kRetry;
+  for (const auto& [id, claim] : claims_) {
+    if (claim.held) next = std::min(next, claim.lease_end);
+  }
+  look_at(next);
+}
+
+// Not later than a lease ends: its margin may be shorter than kRetry.
+void GoDlmBackend::look_at(TimePoint when) {
+  loop_.timers.cancel(tick_);
+  tick_at_ = when;
+  tick_ = loop_.timers.schedule(when, [this] { tick(); });
 }
 
 void GoDlmBackend::renew() {

@@ -24,7 +24,7 @@ class GoDlmBackend final : public BlindEngine, private redis::Connection::Events
  public:
   /// How often is tried again while something waits; go-dlm itself waits 5 s.
   static constexpr auto kRetry = std::chrono::milliseconds(100);
-  /// How long an acquire waits for a server that is out of reach.
+  /// How long an acquire waits for a server that is out of reach, since it is.
   static constexpr auto kPatience = std::chrono::milliseconds(900);
 
   /// `loop` outlives this.
@@ -69,7 +69,9 @@ class GoDlmBackend final : public BlindEngine, private redis::Connection::Events
   void delete_key(const std::string& key, const std::string& token);
   void fail(ClaimId id, LockErrc why);
   void tick();
+  void look_at(TimePoint when);
   void renew();
+  void look_at_memory();
   std::string milliseconds_of_lease() const;
   std::string key_of(std::string_view lockspace, std::string_view name) const;
 
@@ -82,10 +84,15 @@ class GoDlmBackend final : public BlindEngine, private redis::Connection::Events
   bool up_ = false;
   bool opening_ = false;
   std::string logged_;
+  bool giving_up_ = false;  ///< While it is told that the server is out of reach.
   TimePoint opened_at_;
+  TimePoint down_since_;
   TimePoint heard_at_;
   TimePoint renewed_at_;
+  TimePoint looked_at_;   ///< When it was asked last whether it throws keys away.
+  bool may_look_ = true;  ///< Not when the server has refused that once.
   TimerId tick_ = TimerId::kNone;
+  TimePoint tick_at_;
   std::shared_ptr<Outlet> outlet_;
   redis::Connection connection_;
 };

@@ -7,6 +7,7 @@
 --   P:pins:LOCKSPACE hash   NAME -> WORDS
 --   P:token          the last fencing token; P:version the last change that was told
 --   P:format         the version of all this, which mounts must share
+--   P:heard          hash   NODE -> the run of the server in which it has said hello last
 --   P:run, P:grace   which run of the server this is, and that locks may have been lost before it
 -- Modes are the DLM's numbers, -1 is none, 6 is SLOTS of a semaphore of SIZE (held, and WANTS in all). Who has WORDS is shown to others; who has none only
 -- keeps its lock, or has had it for a moment. Told by publish/subscribe, parts divided by NUL:
@@ -78,9 +79,14 @@ local function wanted_nodes(lock)
   return wanted
 end
 
+-- Where the key is none of ours nobody holds, and nothing is granted (`foreign`).
 local function load(place)
   local lock = { place = place, records = {}, turns = 0 }
-  local all = redis.call('HGETALL', key('lock', place))
+  local all = redis.pcall('HGETALL', key('lock', place))
+  if all.err then
+    if not string.find(all.err, 'WRONGTYPE', 1, true) then error(all.err) end
+    lock.foreign, all = true, {}
+  end
   for i = 1, #all, 2 do
     if all[i] == '#' then
       lock.turns = tonumber(all[i + 1])
@@ -124,6 +130,7 @@ end
 local function tell_node(who, ...) redis.call('PUBLISH', key('to', who), table.concat({ ... }, '\0')) end
 
 local function finish(lock)
+  if lock.foreign then return end
   if not next(lock.records) then redis.call('DEL', key('lock', lock.place)) end
   if picture(lock) ~= lock.shown then tell(lock) end
   if not next(lock.wanted) then return end
@@ -266,6 +273,7 @@ end
 local function bury(who)
   for _, place in ipairs(redis.call('SMEMBERS', key('mine', who))) do end_record(place, who) end
   redis.call('DEL', key('mine', who))
+  redis.call('HDEL', key('heard'), who)
   redis.call('HDEL', key('nodes'), who)
 end
 
@@ -294,6 +302,7 @@ function verbs.hello(run, young, lease, words, had)
   local beat = known and parts_of(known) or '0'
   redis.call('HSET', key('nodes'), node,
     table.concat({ string.format('%d', beat + 1), link, lease, words }, ' '))
+  redis.call('HSET', key('heard'), node, run)
   local answer = { known and 'known' or 'new', grace or '' }
   for _, place in ipairs(redis.call('SMEMBERS', key('mine', node))) do
     local lock = load(place)
@@ -363,11 +372,12 @@ local function new_record()
 end
 
 -- PLACE MODE NOW OP SLOTS SIZE
---   -> granted MODE LAST CONTENDED | queued | busy | deadlock | grace | size
+--   -> granted MODE LAST CONTENDED | queued | busy | deadlock | grace | size | foreign KEY
 -- The same OP again asks for what became of it.
 function verbs.acquire(place, mode, now, op, slots, size)
   mode, slots, size = tonumber(mode), tonumber(slots), tonumber(size)
   local lock = load(place)
+  if lock.foreign then return { 'foreign', key('lock', place) } end
   local r = lock.records[node] or new_record()
   if r.wanted ~= NONE and r.op == op then return { 'queued' } end
   r.op = op
@@ -415,11 +425,12 @@ function verbs.acquire(place, mode, now, op, slots, size)
   return { 'granted', tostring(mode), last, any_against(wanted, mode) and '1' or '0' }
 end
 
--- PLACE OP -> interrupted | late
+-- PLACE OP -> interrupted | late: a message tells what became of it
 function verbs.cancel(place, op)
   local lock = load(place)
   local r = lock.records[node]
-  if not r or r.wanted == NONE or r.op ~= op then return { 'late' } end
+  if not r then return { 'interrupted' } end
+  if r.wanted == NONE or r.op ~= op then return { 'late' } end
   r.wanted, r.wants, r.turn, r.try = NONE, 0, 0, false
   save(lock, r)
   advance(lock)
@@ -444,6 +455,20 @@ function verbs.show(place, words)
   return { 'ok' }
 end
 
+-- A server may come back with old data. Who resumes was granted its lock later than that, so what is
+-- in its way had ended before. But who has said hello in this run of the server knows that itself, and
+-- may have been granted it since. Who says hello later finds its record gone, and resumes or loses.
+local function end_unheard(lock, r, mode)
+  local run = redis.call('GET', key('run'))
+  for who, o in pairs(lock.records) do
+    local heard = redis.call('HGET', key('heard'), who) == run
+    if who ~= r.node and not heard and against(o.held, mode) then
+      o.held, o.wanted = NONE, NONE
+      save(lock, o)
+    end
+  end
+end
+
 -- PLACE MODE LAST OP WORDS SLOTS SIZE: held before the loss of data -> held | lost
 function verbs.resume(place, mode, last, op, words, slots, size)
   mode, slots, size = tonumber(mode), tonumber(slots), tonumber(size)
@@ -451,8 +476,15 @@ function verbs.resume(place, mode, last, op, words, slots, size)
   local r = lock.records[node] or new_record()
   if covers(r.held, mode) and r.slots >= slots then return { 'held' } end
   if mode == SLOT then r.size = size end
-  if redis.call('EXISTS', key('grace')) == 0 or not is_free(lock, r, mode, slots) or
-    (mode == SLOT and other_size(lock, size)) then return { 'lost' } end
+  if lock.foreign or redis.call('EXISTS', key('grace')) == 0 then return { 'lost' } end
+  local function fits()
+    return is_free(lock, r, mode, slots) and not (mode == SLOT and other_size(lock, size))
+  end
+  if not fits() then end_unheard(lock, r, mode) end
+  if not fits() then
+    finish(lock)
+    return { 'lost' }
+  end
   if last ~= '' then last_token(last) end
   hold(r, mode, slots)
   r.op, r.words = op, words
@@ -461,18 +493,28 @@ function verbs.resume(place, mode, last, op, words, slots, size)
   return { 'held' }
 end
 
--- LOCKSPACE -> VERSION [what is shown of a lock]...
+-- LOCKSPACE -> VERSION PLACE...: what is pinned, held or waited for. To look at all of that in one step
+-- would keep the server from everybody else.
 function verbs.list(space)
   local seen, answer = {}, { redis.call('GET', key('version')) or '0' }
   local function add(place)
     if seen[place] or string.sub(place, 1, #space + 1) ~= space .. '/' then return end
     seen[place] = true
-    local lock = load(place)
-    answer[#answer + 1] = message(lock, lock.shown)
+    answer[#answer + 1] = place
   end
   for _, name in ipairs(redis.call('HKEYS', key('pins', space))) do add(space .. '/' .. name) end
   for _, who in ipairs(redis.call('HKEYS', key('nodes'))) do
     for _, place in ipairs(redis.call('SMEMBERS', key('mine', who))) do add(place) end
+  end
+  return answer
+end
+
+-- PLACE... -> what is shown of each.
+function verbs.look(...)
+  local answer = {}
+  for i, place in ipairs({ ... }) do
+    local lock = load(place)
+    answer[i] = message(lock, lock.shown)
   end
   return answer
 end

@@ -17,15 +17,18 @@ bool Mirror::knows(std::string_view lockspace) const {
   return found != spaces_.end() && found->second.loaded;
 }
 
-void Mirror::load(std::string_view lockspace, const Parts& list) {
+void Mirror::load(std::string_view lockspace, uint64_t version, const Parts& texts) {
   const auto found = spaces_.find(lockspace);
-  if (found == spaces_.end() || list.empty()) return;
-  Space& space = found->second;
-  space.loaded = true;
-  space.locks.clear();
-  space.version = number_in<uint64_t>(list.front());
-  for (size_t i = 1; i < list.size(); ++i) set(space, split_parts(list[i]));
-  for (const auto& message : std::exchange(space.early, {})) {
+  if (found == spaces_.end()) return;
+  found->second.version = version;
+  for (const std::string_view text : texts) set(found->second, split_parts(text));
+}
+
+void Mirror::loaded(std::string_view lockspace) {
+  const auto found = spaces_.find(lockspace);
+  if (found == spaces_.end()) return;
+  found->second.loaded = true;
+  for (const auto& message : std::exchange(found->second.early, {})) {
     shown(Parts(message.begin(), message.end()));
   }
 }

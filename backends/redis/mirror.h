@@ -20,12 +20,16 @@ class Mirror {
   void forget() { spaces_.clear(); }
   /// Whether a lockspace was loaded.
   bool knows(std::string_view lockspace) const;
-  /// Messages of this lockspace count from now on, and wait for load(). False if they did already.
+  /// Messages of this lockspace count from now on, and wait for loaded(). False if they did
+  /// already.
   bool expect(std::string_view lockspace) {
     return spaces_.try_emplace(std::string(lockspace)).second;
   }
-  /// VERSION TEXT... (locks.lua: list).
-  void load(std::string_view lockspace, const Parts& list);
+  /// What is shown of some locks (locks.lua: look), of this version or a later one.
+  void load(std::string_view lockspace, uint64_t version, const Parts& texts);
+  /// All of it was; what came meanwhile follows. A lock that changed meanwhile may be shown as it
+  /// was until the messages that are on their way have come.
+  void loaded(std::string_view lockspace);
   /// VERSION PLACE PIN [NODE HELD WANTED WORDS]...
   void shown(const Parts& message);
 

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "backends/key_values.h"
+#include "backends/redis/info.h"
 #include "backends/redis/locks_lua.h"
 #include "core/processes.h"
 #include "core/words.h"
@@ -38,15 +39,6 @@ std::string new_id() {
 // "12.3 s"
 std::string seconds(Duration time) {
   return fmt::format("{:.1f} s", std::chrono::duration<double>(time).count());
-}
-
-// The value of a line "key:value" of INFO.
-std::string info_value(std::string_view info, std::string_view key) {
-  const std::string wanted = "\n" + std::string(key) + ":";
-  const size_t at = info.find(wanted);
-  if (at == std::string_view::npos) return {};
-  info.remove_prefix(at + wanted.size());
-  return std::string(info.substr(0, info.find_first_of("\r\n")));
 }
 
 }  // namespace
@@ -94,7 +86,8 @@ void Node::down(const std::string& why) {
   commands_.close();
   subscription_.close();
   seen_.clear();
-  backoff_ = was_up ? kFirstBackoff : std::clamp(backoff_ * 2, kFirstBackoff, kLongestBackoff);
+  const bool at_once = was_up && !ailing_;
+  backoff_ = at_once ? kFirstBackoff : std::clamp(backoff_ * 2, kFirstBackoff, kLongestBackoff);
   // Not all mounts at once.
   const Duration jitter = backoff_ / 4 * (getpid() % 5) / 4;
   retry_ = loop_.timers.schedule(Clock::now() + backoff_ + jitter, [this] { open(); });
@@ -105,7 +98,8 @@ void Node::closed(Connection& /*connection*/, const std::string& why) { down(why
 
 // Some reasons do not pass by themselves; a server that loads its data is there in a moment.
 void Node::refuse(std::string_view words) {
-  constexpr std::array kLasting = {"NOAUTH", "WRONGPASS", "NOPERM", "ERR ", "INFO "};
+  constexpr std::array kLasting = {"NOAUTH", "WRONGPASS", "NOPERM",
+                                   "ERR ",   "INFO ",     "its maxmemory-policy"};
   const bool lasting = words.find("max number of clients") == std::string_view::npos &&
                        std::any_of(kLasting.begin(), kLasting.end(),
                                    [&](const char* start) { return words.starts_with(start); });
@@ -147,7 +141,13 @@ void Node::opened(Connection& connection) {
     script_ = text_of(&sha);
     prepare();
   });
+  expect(connection, {"INFO", "memory"}, [this](const redisReply& info) { said_memory(info); });
   expect(connection, {"INFO", "server"}, [this](const redisReply& info) { said(info); });
+}
+
+void Node::said_memory(const redisReply& info) {
+  const std::string why = eviction(text_of(&info), false);
+  if (!why.empty()) refuse(why);
 }
 
 void Node::said(const redisReply& info) {
@@ -182,7 +182,6 @@ void Node::pushed(Connection& /*connection*/, const redisReply& message) {
 }
 
 void Node::evaluate(const Connection::Words& verb, Connection::Done done) {
-  if (commands_.unanswered() == 0) asked_at_ = Clock::now();
   Connection::Words command = {"EVALSHA",
                                script_,
                                "0",
@@ -191,6 +190,11 @@ void Node::evaluate(const Connection::Words& verb, Connection::Done done) {
                                std::to_string(link_),
                                std::to_string(url_.database)};
   command.insert(command.end(), verb.begin(), verb.end());
+  send(command, std::move(done));
+}
+
+void Node::send(const Connection::Words& command, Connection::Done done) {
+  if (commands_.unanswered() == 0) asked_at_ = Clock::now();
   commands_.send(command, [this, done = std::move(done)](const redisReply* answer) {
     asked_at_ = Clock::now();
     done(answer);
@@ -218,12 +222,12 @@ void Node::greeted(const redisReply& answer, TimePoint sent) {
   const Answer parts = texts_of(&answer);
   if (parts.size() < 2) return refuse("it answers what lockfs does not understand");
   stage_ = Stage::kUp;
+  since_ = Clock::now();
   trouble_.clear();
-  backoff_ = Duration::zero();
-  if (!logged_.empty()) spdlog::info("redis: {} is there again", url_.server.words());
-  logged_.clear();
+  if (!ailing_) settle();
   beat_at_ = Clock::now();  // The others count from when they see it.
   told_at_ = Clock::now();
+  looked_at_ = sent;
   set_grace(parts[1]);
   // After a loss of data what we hold is ours only when it was resumed: a beat follows that.
   if (!grace() || !lease_end_) renew(sent);
@@ -237,19 +241,29 @@ void Node::greeted(const redisReply& answer, TimePoint sent) {
   for (const std::string& message : std::exchange(early_, {})) events_.told(split_parts(message));
 }
 
-void Node::call(const Connection::Words& verb, Done done) {
+// It is there, and will be for a while.
+void Node::settle() {
+  backoff_ = Duration::zero();
+  if (!logged_.empty()) spdlog::info("redis: {} is there again", url_.server.words());
+  logged_.clear();
+}
+
+void Node::call(const Connection::Words& verb, Done done, std::function<void()> refused) {
   if (!up()) return done ? done({}) : void();
-  evaluate(verb, [this, done = std::move(done)](const redisReply* answer) {
-    if (is_error(answer)) {
-      // What it did not do is repaired when we come again.
-      if (done) done({});
-      return down(std::string(text_of(answer)));
-    }
-    const Answer parts = texts_of(answer);
-    const bool stale = !parts.empty() && parts.front() == "stale";
-    if (done) done(stale ? Answer() : parts);
-    if (stale) down("others took this mount for dead");
-  });
+  evaluate(verb,
+           [this, done = std::move(done), refused = std::move(refused)](const redisReply* answer) {
+             if (is_error(answer)) {
+               // What it did not do is repaired when we come again.
+               ailing_ = true;
+               if (done && !refused) done({});
+               down(std::string(text_of(answer)));
+               return refused ? refused() : void();
+             }
+             const Answer parts = texts_of(answer);
+             const bool stale = !parts.empty() && parts.front() == "stale";
+             if (done) done(stale ? Answer() : parts);
+             if (stale) down("others took this mount for dead");
+           });
 }
 
 // So often is looked whether something is late.
@@ -289,6 +303,15 @@ void Node::beat() {
     beating_ = false;
     if (answer.size() >= 2) beaten(answer, sent);
   });
+  if (sent - looked_at_ >= url_.lease) look_at_memory();
+}
+
+// Its policy can be changed while it runs.
+void Node::look_at_memory() {
+  looked_at_ = Clock::now();
+  send({"INFO", "memory"}, [this](const redisReply* answer) {
+    if (answer != nullptr && up()) said_memory(*answer);
+  });
 }
 
 void Node::beaten(const Answer& answer, TimePoint sent) {
@@ -304,6 +327,10 @@ void Node::beaten(const Answer& answer, TimePoint sent) {
     seen_[node] = same ? known->second : now;
   }
   set_grace(answer[1]);
+  if (ailing_ && Clock::now() - since_ >= kLongestBackoff) {
+    ailing_ = false;
+    settle();
+  }
   if (!grace()) events_.grace_ended();  // It may have come and gone between two beats.
 }
 
@@ -311,7 +338,7 @@ void Node::set_grace(std::string_view grace) {
   if (grace == grace_) return;
   grace_ = grace;
   grace_since_ = Clock::now();
-  if (!grace_.empty()) {
+  if (!grace_.empty() && std::exchange(logged_grace_, grace_) != grace_) {
     spdlog::info(
         "redis: the server is new or was restarted: nothing is granted for a lease, so that "
         "all who hold locks are heard first");

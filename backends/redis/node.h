@@ -77,8 +77,9 @@ class Node final : private Connection::Events {
   /// The server refuses us for a reason that does not pass by itself, such as a wrong password.
   bool refused() const { return refused_; }
 
-  /// Calls a verb of locks.lua. While it is not up() there is no answer.
-  void call(const Connection::Words& verb, Done done);
+  /// Calls a verb of locks.lua. While it is not up() there is no answer. If the server answers with
+  /// an error the connection ends; then `refused` is called in place of `done`, if there is one.
+  void call(const Connection::Words& verb, Done done, std::function<void()> refused = {});
 
  private:
   enum class Stage { kDown, kOpening, kGreeting, kUp };
@@ -100,15 +101,19 @@ class Node final : private Connection::Events {
   void refuse(std::string_view words);
   void prepare();
   void said(const redisReply& info);
+  void said_memory(const redisReply& info);
   void hello();
   void greeted(const redisReply& answer, TimePoint sent);
+  void settle();
   void tick();
   void beat();
   void beaten(const Answer& answer, TimePoint sent);
+  void look_at_memory();
   void set_grace(std::string_view grace);
   void renew(TimePoint sent);
   void expire();
   void evaluate(const Connection::Words& verb, Connection::Done done);
+  void send(const Connection::Words& command, Connection::Done done);
 
   EventLoop& loop_;
   Url url_;
@@ -126,10 +131,12 @@ class Node final : private Connection::Events {
   std::string trouble_ = "not connected yet";
   std::string logged_;
   bool refused_ = false;
+  bool ailing_ = false;  ///< It went down by an error, which the same command may meet again.
   Duration backoff_{};
   TimePoint since_;  ///< Of this stage.
   TimePoint beat_at_;
   bool beating_ = false;
+  TimePoint looked_at_;             ///< When it was asked last whether it throws keys away.
   TimePoint told_at_;               ///< When the last message came.
   std::vector<std::string> early_;  ///< Messages to this node that came before came_up().
   TimePoint asked_at_;              ///< When the oldest unanswered command was sent, or later.
@@ -139,6 +146,7 @@ class Node final : private Connection::Events {
   TimerId retry_ = TimerId::kNone;
   std::map<std::string, Seen> seen_;
   std::string grace_;
+  std::string logged_grace_;
   TimePoint grace_since_;
 };
 

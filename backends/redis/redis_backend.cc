@@ -107,17 +107,42 @@ void RedisBackend::load(const std::string& lockspace) {
   spaces_.insert(lockspace);
   if (!node_.up() || !mirror_.expect(lockspace)) return;
   node_.call({"list", lockspace}, [this, lockspace](const Answer& answer) {
-    mirror_.load(lockspace, answer);
-    const auto questions = loading_.extract(lockspace);
-    if (questions.empty()) return;
-    for (const Question& question : questions.mapped()) {
-      if (mirror_.knows(lockspace)) {
-        question.work();
-      } else {
-        events_->answered(question.query, LockErrc::kUnreachable, {});
-      }
-    }
+    if (answer.empty()) return end_load(lockspace);
+    const auto version = redis::number_in<uint64_t>(answer.front());
+    look(lockspace, version,
+         std::make_shared<std::vector<std::string>>(answer.begin() + 1, answer.end()));
   });
+}
+
+// One step after the other, so that others come in between.
+void RedisBackend::look(const std::string& lockspace, uint64_t version, const Places& left) {
+  if (left->empty()) {
+    mirror_.loaded(lockspace);
+    return end_load(lockspace);
+  }
+  redis::Connection::Words verb = {"look"};
+  while (!left->empty() && verb.size() <= kAtOnce) {
+    verb.push_back(std::move(left->back()));
+    left->pop_back();
+  }
+  node_.call(verb, [this, lockspace, version, left](const Answer& answer) {
+    if (answer.empty()) return end_load(lockspace);
+    mirror_.load(lockspace, version, answer);
+    look(lockspace, version, left);
+  });
+}
+
+// Loaded, or not: whoever has asked is answered.
+void RedisBackend::end_load(const std::string& lockspace) {
+  const auto questions = loading_.extract(lockspace);
+  if (questions.empty()) return;
+  for (const Question& question : questions.mapped()) {
+    if (mirror_.knows(lockspace)) {
+      question.work();
+    } else {
+      events_->answered(question.query, LockErrc::kUnreachable, {});
+    }
+  }
 }
 
 void RedisBackend::pin(QueryId query, std::string_view lockspace, std::string_view name,
@@ -153,6 +178,7 @@ void RedisBackend::pinned(QueryId query, const std::string& lockspace, const std
 void RedisBackend::came_up(std::vector<redis::Record> records) {
   started_ = true;
   events_->reach_changed();
+  end_cancelled();  // Before they are asked for again.
   for (const QueryId query : std::exchange(joining_, {})) {
     outlet_->post([this, query] { events_->answered(query, LockErrc::kOk, {}); });
   }
@@ -174,33 +200,38 @@ void RedisBackend::came_up(std::vector<redis::Record> records) {
 }
 
 void RedisBackend::resync(Claim& claim, const redis::Record* record) {
-  if (claim.ask && !claim.ask->cancelled) {
+  const bool asked = claim.ask && record != nullptr && record->op == claim.ask->op;
+  // It was granted already; the answer says what it is now.
+  const bool done = asked && record->held && !record->wanted;
+  if (claim.held && !done && !resync_held(claim, record)) return;
+  if (claim.ask) {
     // Of what was given up since, and is asked for anew.
-    const bool old =
-        !claim.held && record != nullptr && record->held && record->op != claim.ask->op;
+    const bool old = !claim.held && !asked && record != nullptr && record->held;
     if (old) node_.call({"release", claim.place}, {});
     send(claim);  // It tells what became of it.
-    if (!claim.shown.empty()) node_.call({"show", claim.place, claim.shown}, {});
-    // It was granted already; the answer says what it is now.
-    const bool done =
-        record != nullptr && record->held && !record->wanted && record->op == claim.ask->op;
-    if (done) return;
-  } else if (record != nullptr && record->wanted) {
-    node_.call({"cancel", claim.place, std::to_string(record->op)}, {});
   }
-  if (!claim.held) return;
+  if (record != nullptr || !claim.shown.empty()) {
+    node_.call({"show", claim.place, claim.shown}, {});
+  }
+}
+
+// False if the claim is gone.
+bool RedisBackend::resync_held(Claim& claim, const redis::Record* record) {
   const bool has = record != nullptr && record->held && covers(*record->held, claim.told) &&
                    (record->held == Mode::kEX || record->slots >= claim.slots.count) &&
                    (claim.slots.count != 0 || record->slots == 0);
-  if (!has && claim.id == ClaimId::kNone) return erase(claim);
+  if (!has && claim.id == ClaimId::kNone) return erase(claim), false;
   if (!has && !node_.grace()) {
-    return lose(claim, "redis: " + server_ + " has lost it, as after a restart or a failover");
+    lose(claim, "redis: " + server_ + " has lost it, as after a restart or a failover");
+    return false;
   }
-  if (!has) return resume(claim);
+  if (!has) return resume(claim), true;
   claim.held = record->held;
-  // Granted to somebody who has not waited for it.
-  if (!claim.ask && record->slots > claim.slots.count) give_back(claim);
-  node_.call({"show", claim.place, claim.shown}, {});
+  // What nobody here waits for any more, or has given up, while the server did not hear of it.
+  const bool waits = claim.ask && claim.ask->op == record->op;
+  const bool more = claim.held != claim.told || record->slots > claim.slots.count;
+  if (!waits && (more || record->wanted)) give_back(claim);
+  return true;
 }
 
 // What the server has lost is ours still if we come before anybody else is granted it.
@@ -231,6 +262,19 @@ void RedisBackend::lose(Claim& claim, const std::string& why) {
 void RedisBackend::went_down(const std::string& /*why*/) {
   mirror_.forget();
   events_->reach_changed();
+  end_cancelled();
+}
+
+// A cancel that came too late waits for a message that may be lost with the connection. What the
+// server has granted by it is found, and given up, when it is there again.
+void RedisBackend::end_cancelled() {
+  std::vector<uint64_t> cancelled;
+  for (const auto& [op, claim] : by_op_) {
+    if (claim->ask->cancelled) cancelled.push_back(op);
+  }
+  for (const uint64_t op : cancelled) {
+    if (Claim* claim = find_op(op)) fail(*claim, LockErrc::kInterrupted);
+  }
 }
 
 std::string RedisBackend::trouble() const {

@@ -24,11 +24,14 @@ namespace lockfs {
 /// wanted by nobody is kept, and taken again without a call. All on the loop.
 class RedisBackend final : public LockBackend, private redis::NodeEvents {
  public:
-  /// How long an acquire waits for a server that is out of reach.
+  /// How long an acquire waits for a server that is out of reach. One that the server knows of
+  /// waits as long as the lease lasts, and keeps its place.
   static constexpr auto kPatience = std::chrono::milliseconds(900);
   /// How long what nobody uses is kept, and how much of it.
   static constexpr auto kKeepTime = std::chrono::seconds(10);
   static constexpr size_t kMostKept = 10000;
+  /// So many locks are looked at in one step, when a lockspace is loaded.
+  static constexpr size_t kAtOnce = 500;
   /// locks.lua gives as many with each exclusive grant.
   static constexpr uint64_t kTokens = 1000;
 
@@ -68,6 +71,7 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
     uint64_t op = 0;  ///< Never used twice, so that late answers find nobody.
     bool sent = false;
     bool cancelled = false;
+    bool refused = false;  ///< By an error, since it was answered last.
     TimerId patience = TimerId::kNone;
   };
   struct Claim {
@@ -103,9 +107,12 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
   void send(Claim& claim);
   void wait_for_server(Claim& claim);
   void answered(uint64_t op, const Answer& answer);
+  void refused(uint64_t op);
+  void is_foreign(std::string_view key);
   void granted(Claim& claim, Mode mode, std::string_view last, bool contended);
   void fail(Claim& claim, LockErrc why);
   void end_ask(Claim& claim);
+  void end_cancelled();
   void hint(Claim& claim);
   void show(Claim& claim, const std::string& words);
   bool may_keep(const Claim& claim) const;
@@ -116,9 +123,13 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
   void erase(Claim& claim);
   void lose(Claim& claim, const std::string& why);
   void resync(Claim& claim, const redis::Record* record);
+  bool resync_held(Claim& claim, const redis::Record* record);
   void resume(Claim& claim);
   void when_known(const std::string& lockspace, QueryId query, std::function<void()> work);
   void load(const std::string& lockspace);
+  using Places = std::shared_ptr<std::vector<std::string>>;
+  void look(const std::string& lockspace, uint64_t version, const Places& left);
+  void end_load(const std::string& lockspace);
   void pinned(QueryId query, const std::string& lockspace, const std::string& name,
               const std::optional<Pin>& pin, const Answer& answer);
 
@@ -140,7 +151,9 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
   std::set<std::string> spaces_;                          ///< Which the mirror is to know.
   std::map<std::string, std::vector<Question>> loading_;  ///< Until their lockspace is known.
   std::vector<QueryId> joining_;
-  bool started_ = false;  ///< It is known whether the server is there.
+  std::string foreign_;     ///< The key that was complained of last.
+  bool giving_up_ = false;  ///< While it is told that the server is out of reach.
+  bool started_ = false;    ///< It is known whether the server is there.
   std::shared_ptr<Outlet> outlet_;
   redis::Node node_;
 };

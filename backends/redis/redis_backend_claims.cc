@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The way of a claim: asked for, granted, shown, wanted by others, kept, given up.
+#include <spdlog/spdlog.h>
+
 #include <utility>
 
 #include "backends/key_values.h"
@@ -105,12 +107,29 @@ void RedisBackend::send(Claim& claim) {
   node_.call(
       {"acquire", claim.place, redis::mode_words(ask.mode, ask.slots), ask.now ? "1" : "0",
        std::to_string(ask.op), std::to_string(ask.slots.count), std::to_string(ask.slots.size)},
-      [this, op = ask.op](const Answer& answer) { answered(op, answer); });
+      [this, op = ask.op](const Answer& answer) { answered(op, answer); },
+      [this, op = ask.op] { refused(op); });
 }
 
-// The server may be back in a moment.
+// The next connection may be better, as when the server has forgotten the script; but not for ever.
+void RedisBackend::refused(uint64_t op) {
+  Claim* claim = find_op(op);
+  if (claim == nullptr || !std::exchange(claim->ask->refused, true)) return;
+  fail(*claim, LockErrc::kUnreachable);
+}
+
+void RedisBackend::is_foreign(std::string_view key) {
+  if (std::exchange(foreign_, key) == key) return;
+  spdlog::warn(
+      "redis: {}: somebody else has made the key {}: its lock is not granted until that is "
+      "deleted",
+      server_, key);
+}
+
+// The server may be back in a moment. Who is asked for when another has waited for that in vain has
+// waited behind it.
 void RedisBackend::wait_for_server(Claim& claim) {
-  if (node_.refused()) return fail(claim, LockErrc::kUnreachable);
+  if (node_.refused() || giving_up_) return fail(claim, LockErrc::kUnreachable);
   claim.ask->patience =
       loop_.timers.schedule(loop_.timers.now() + kPatience, [this, op = claim.ask->op] {
         Claim* late = find_op(op);
@@ -125,11 +144,16 @@ void RedisBackend::wait_for_server(Claim& claim) {
 void RedisBackend::answered(uint64_t op, const Answer& answer) {
   Claim* claim = find_op(op);
   if (claim == nullptr || answer.empty()) return;
+  claim->ask->refused = false;
   const std::string_view what = answer.front();
   const auto mode = answer.size() == 4 ? redis::mode_in(answer[1]) : std::nullopt;
   if (what == "granted" && mode) return granted(*claim, *mode, answer[2], answer[3] == "1");
   if (what == "busy") return fail(*claim, LockErrc::kWouldBlock);
   if (what == "size") return fail(*claim, LockErrc::kInvalid);
+  if (what == "foreign") {
+    is_foreign(answer.back());
+    return fail(*claim, LockErrc::kUnreachable);
+  }
   if (what == "deadlock") return fail(*claim, LockErrc::kDeadlock);
   if (what != "grace") return;  // Queued: a message follows.
   if (claim->ask->cancelled) return fail(*claim, LockErrc::kInterrupted);
@@ -169,7 +193,9 @@ void RedisBackend::fail(Claim& claim, LockErrc why) {
   const ClaimId id = claim.id;
   end_ask(claim);
   if (!claim.held) erase(claim);
+  const bool before = std::exchange(giving_up_, why == LockErrc::kUnreachable);
   events_->failed(id, why);
+  giving_up_ = before;
 }
 
 void RedisBackend::cancel(ClaimId id) {

@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <csignal>
+#include <thread>
 
 #include "tests/contract/witness.h"
 #include "tests/faults/descriptors.h"
@@ -31,14 +32,18 @@ class GoDlm : public DescriptorTest {
     server_ = std::make_unique<RedisServer>();
     mount_ = std::make_unique<Mount>(std::vector<std::string>{}, source(server_->port()));
   }
-  static std::string source(int port) {
-    return "redis://127.0.0.1:" + std::to_string(port) + "?layout=go-dlm&lease=2s&prefix=test%2F";
+  static std::string source(int port, const std::string& lease = "2s") {
+    return "redis://127.0.0.1:" + std::to_string(port) + "?layout=go-dlm&lease=" + lease +
+           "&prefix=test%2F";
   }
   int open_lock(const std::string& name) { return DescriptorTest::open_lock(*mount_, name); }
   int open_lock(const Mount& mount, const std::string& name) {
     return DescriptorTest::open_lock(mount, name);
   }
   int exclusive(const std::string& name) { return DescriptorTest::exclusive(*mount_, name); }
+  int exclusive(const Mount& mount, const std::string& name) {
+    return DescriptorTest::exclusive(mount, name);
+  }
   // As go-dlm's Lock() and Unlock().
   bool foreign_lock(const std::string& key, const std::string& seconds = "15") {
     return server_->command({"set", key, kOther, "ex", seconds, "nx"}) == "OK";
@@ -121,6 +126,28 @@ TEST_F(GoDlm, AHolderIsToldBeforeItsKeyEnds) {
   EXPECT_TRUE(told);
   network.part(false);
   EXPECT_TRUE(eventually([&] { return write_command(open_lock(far, "again"), "EX try") == 0; }));
+}
+
+// Whenever in its turn of looking the network goes.
+TEST_F(GoDlm, AHolderOfAShortLeaseIsToldBeforeItsKeyEndsToo) {
+  Proxy network(server_->port());
+  const Mount far({}, source(network.port(), "500ms"));
+  for (int i = 0; i < 8; ++i) {
+    const std::string name = "short" + std::to_string(i);
+    const int fd = open_lock(far, name);
+    ASSERT_EQ(write_command(fd, "EX timeout=5s"), 0);
+    std::this_thread::sleep_for(std::chrono::milliseconds(13 * i));
+    network.part(true);
+    bool told = false;
+    EXPECT_TRUE(eventually([&] {
+      const bool gone = server_->command({"EXISTS", "test/" + name}) == "0";
+      told = told || write_command(fd, "renew") == ESTALE;
+      return gone;
+    }));
+    EXPECT_TRUE(told) << i;
+    network.part(false);
+    EXPECT_TRUE(eventually([&] { return exclusive(far, name) == 0; })) << far.log();
+  }
 }
 
 TEST_F(GoDlm, WithoutAServerEveryAcquireAnswersWithinASecond) {

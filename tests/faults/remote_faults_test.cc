@@ -123,9 +123,9 @@ TEST_P(RemoteFaults, WithTheServerGoneEveryOpenAnswersWithinASecondAndWhatIsHeld
     EXPECT_LT(since(asked), kAtOnce);
     ASSERT_EQ(result, EHOSTUNREACH);
     if (remote().frees_at_disconnect()) continue;
-    const int local = open_lock(0, "local");
+    const int local = open(lock(0, "local").c_str(), O_RDWR | O_CREAT, 0666);
     EXPECT_EQ(write_command(local, "PR try"), 0);
-    EXPECT_EQ(write_command(local, "UN"), 0);
+    close(local);  // There may be very many of them.
     ASSERT_FALSE(is_lost(held));
   }
   EXPECT_GT(opens, 1);

@@ -125,6 +125,17 @@ void Proxy::take(Side& from, Side& to, bool answers) {
   to.to.push_back({now() + delay_, std::string(buffer.data(), static_cast<size_t>(n))});
 }
 
+void Proxy::ask(Pair& pair) {
+  const size_t before = pair.server.to.size();
+  take(pair.client, pair.server, false);
+  if (pair.server.to.size() == before) return;
+  if (pair.server.to.back().bytes.find("SUBSCRIBE") != std::string::npos) pair.subscribes = true;
+}
+
+bool Proxy::is_held(const Pair& pair, const Side& side) const {
+  return parted_ || (held_ && pair.subscribes && &side == &pair.client);
+}
+
 void Proxy::give(Side& side) {
   while (!side.to.empty() && side.to.front().due <= now()) {
     const std::string& bytes = side.to.front().bytes;
@@ -146,10 +157,10 @@ void Proxy::run() {
       for (const Side* side : {&pair.client, &pair.server}) {
         const bool open = !parted_ && !side->ended;
         fds.push_back({side->fd, static_cast<short>(open ? POLLIN : 0), 0});
-        if (!side->to.empty() && !parted_) next = std::min(next, side->to.front().due);
+        if (!side->to.empty() && !is_held(pair, *side)) next = std::min(next, side->to.front().due);
       }
     }
-    if (parted_) next = now() + 5;  // It is told by a flag that it ends.
+    if (parted_ || held_) next = std::min(next, now() + 5);  // It is told by a flag that it ends.
     poll(fds.data(), fds.size(), static_cast<int>(std::clamp<int64_t>(next - now(), 0, 5)));
     if (fds[0].revents != 0) {
       eventfd_t count = 0;
@@ -166,9 +177,9 @@ void Proxy::run() {
       if (!say.empty()) pair.client.to.push_back({now(), say});
       if (parted_) continue;
       const auto ready = [&](size_t at) { return (fds[2 + 2 * i + at].revents & POLLIN) != 0; };
-      if (ready(0)) take(pair.client, pair.server, false);
+      if (ready(0)) ask(pair);
       if (ready(1)) take(pair.server, pair.client, true);
-      give(pair.client);
+      if (!is_held(pair, pair.client)) give(pair.client);
       give(pair.server);
     }
     for (Pair& pair : pairs_) {

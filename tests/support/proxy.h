@@ -32,6 +32,8 @@ class Proxy {
   void part(bool parted) { parted_ = parted; }
   /// What the server says is lost; what it is told arrives.
   void mute(bool muted) { muted_ = muted; }
+  /// What the server says waits, on the connections whose client has said SUBSCRIBE.
+  void hold_messages(bool held) { held_ = held; }
   /// All connections are reset; new ones are, too, while `refuse`.
   void cut(bool refuse = false);
   /// Says this to all clients, as if the server did.
@@ -54,11 +56,14 @@ class Proxy {
   struct Pair {
     Side client;
     Side server;
+    bool subscribes = false;
   };
   void run();
   void accept_one();
   void take(Side& from, Side& to, bool answers);
+  void ask(Pair& pair);
   void give(Side& side);
+  bool is_held(const Pair& pair, const Side& side) const;
   bool is_over(const Pair& pair) const;
   static void reset(Pair& pair);
 
@@ -69,6 +74,7 @@ class Proxy {
   std::atomic<int> delay_ = 0;
   std::atomic<bool> parted_ = false;
   std::atomic<bool> muted_ = false;
+  std::atomic<bool> held_ = false;
   std::atomic<bool> refuse_ = false;
   std::atomic<bool> cut_ = false;
   std::atomic<bool> stop_ = false;
