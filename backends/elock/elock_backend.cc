@@ -25,16 +25,22 @@ std::string new_id() {
   return fmt::format("lockfs-{:08x}{:08x}{:08x}", random(), random(), random());
 }
 
-// Keys are words there. What is no blank or line end stands for itself, as other clients write it;
-// of the default lockspace bare. No two locks have one key.
-std::string key_of(std::string_view lockspace, std::string_view name) {
-  const bool bare = lockspace == "default";
-  std::string out = bare ? "" : std::string(lockspace) + "/";
-  for (const char c : name) {
-    const bool plain = c != ' ' && c != '\r' && c != '\n' && c != '%' && !(bare && c == '/');
+// What is no blank or line end stands for itself, as other clients write it; but for '%' and
+// `also`.
+std::string escaped(std::string_view text, char also) {
+  std::string out;
+  for (const char c : text) {
+    const bool plain = c != ' ' && c != '\r' && c != '\n' && c != '%' && c != also;
     out += plain ? std::string(1, c) : fmt::format("%{:02X}", static_cast<unsigned char>(c));
   }
   return out;
+}
+
+// Keys are words there: whoever names a lock or a lockspace must not say more than one. Of the
+// default lockspace bare. No two locks have one key.
+std::string key_of(std::string_view lockspace, std::string_view name) {
+  if (lockspace == "default") return escaped(name, '/');
+  return escaped(lockspace, '/') + "/" + escaped(name, '%');
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstring>
 
 #include "tests/contract/witness.h"
 #include "tests/support/mount.h"
@@ -192,6 +193,39 @@ TEST(ElockMount, AndClientsByHandExcludeEachOther) {
   ASSERT_GE(odd, 0) << errno;
   EXPECT_EQ(client.ask("lock web/a%20b"), "409 Unavailable");
   close(odd);
+}
+
+// Else whoever may mkdir could free what others hold.
+TEST(ElockMount, ALockspaceOfAnyNameIsOneWordToTheServer) {
+  const ElockServer server;
+  const Mount mount({}, source(server));
+  const auto exclusive = [&](const std::string& place) {
+    const std::string path = mount.path() + "/" + place;
+    const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    return fd >= 0 ? fd : -errno;
+  };
+  const int job = exclusive("default/job");
+  ASSERT_GE(job, 0);
+  ElockClient client(server.port());
+  client.say("echo here\nlock job 3600\n");
+  ASSERT_EQ(client.hear(), "200 [\"here\"]");
+  ElockClient other(server.port());
+  const std::vector<std::pair<std::string, std::string>> spaces = {
+      {"a b", "a%20b/n"},
+      {"a\nunlock job\nb", "a%0Aunlock%20job%0Ab/n"},
+      {"a\r\nunlock job\r\nb", "a%0D%0Aunlock%20job%0D%0Ab/n"},
+      {"a%20b", "a%2520b/n"}};
+  for (const auto& [space, key] : spaces) {
+    ASSERT_EQ(mkdir((mount.path() + "/" + space).c_str(), 0777), 0) << key;
+    const int fd = exclusive(space + "/n");
+    ASSERT_GE(fd, 0) << key << ": " << std::strerror(-fd);
+    EXPECT_EQ(other.ask("lock " + key), "409 Unavailable");
+    EXPECT_EQ(exclusive(space + "/n"), -EEXIST) << key;
+    close(fd);
+  }
+  EXPECT_EQ(other.ask("lock job"), "409 Unavailable") << "it is held as before";
+  close(job);
+  EXPECT_EQ(client.hear(), "200 Acquired") << "and has been waited for until now";
 }
 
 TEST(ElockMount, ItTellsWhatTheServerTellsOfItself) {
