@@ -66,7 +66,6 @@ ElockBackend::~ElockBackend() {
 std::vector<std::pair<std::string, std::string>> ElockBackend::status() const {
   Stats out = {{"server", url_.server.words()},
                {"state", up() ? "up" : trouble()},
-               {"conn_id", id_},
                {"claims", std::to_string(claims_.size())}};
   out.insert(out.end(), stats_.begin(), stats_.end());
   return out;

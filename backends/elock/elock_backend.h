@@ -86,7 +86,8 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
   std::unordered_map<ClaimId, Claim> claims_;
   std::set<std::string> given_up_;  ///< Keys that the server may have for us still.
   uint64_t last_token_ = 0;
-  std::string id_;  ///< By which the server knows us again.
+  /// By which the server knows us again, and whoever else says it: shown to nobody.
+  std::string id_;
   enum class Stage { kDown, kOpening, kUp };
   Stage stage_ = Stage::kDown;
   TimePoint since_;  ///< Of this stage.

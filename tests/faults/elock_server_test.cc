@@ -21,6 +21,7 @@ namespace lockfs::test {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 using testing::StartsWith;
 
 std::string source(const ElockServer& server) {
@@ -226,6 +227,22 @@ TEST(ElockMount, ALockspaceOfAnyNameIsOneWordToTheServer) {
   EXPECT_EQ(other.ask("lock job"), "409 Unavailable") << "it is held as before";
   close(job);
   EXPECT_EQ(client.hear(), "200 Acquired") << "and has been waited for until now";
+}
+
+// By it whoever reads it could take up the mount's session.
+TEST(ElockMount, TheIdOfItsSessionIsShownNowhere) {
+  const ElockServer server;
+  const Mount mount({}, source(server));
+  const int fd = open(mount.lock("held").c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  ASSERT_GE(fd, 0);
+  std::string shown = own(fd, "this.error") + slurp(mount.lock("held")) + mount.log();
+  for (const char* file : {"traits", "config", "metrics", "locks.json", "waits", "version"}) {
+    shown += slurp(mount.path() + "/.lockfs/" + file);
+  }
+  EXPECT_THAT(shown, Not(testing::ContainsRegex("lockfs-[0-9a-f]{24}")));
+  const std::string traits = slurp(mount.path() + "/.lockfs/traits");
+  EXPECT_EQ(picture_value(traits, "default.status.state"), "up") << "there is something to read";
+  close(fd);
 }
 
 TEST(ElockMount, ItTellsWhatTheServerTellsOfItself) {
