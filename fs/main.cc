@@ -32,7 +32,7 @@ constexpr int kOk = 0;
 constexpr int kFailed = 1;  ///< It could not mount, or the mount ended by an error.
 constexpr int kUsage = 2;   ///< An option, a URL or the config file is wrong.
 
-// To as many descriptors as we may have: file: keeps one for each lock.
+// To as many descriptors as we may have: file: keeps one for each lock, serve one for each client.
 void raise_descriptors() {
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
@@ -219,6 +219,7 @@ std::optional<std::string> find_places(Options& options) {
 }
 
 int run(int argc, char** argv) {
+  raise_descriptors();
   if (argc > 1 && std::string_view(argv[1]) == "serve") {
     return serve_command(argc - 1, argv + 1, end_by_signals);
   }
@@ -246,7 +247,6 @@ int run(int argc, char** argv) {
     std::cerr << "lockfs: " << *refusal << "\n";
     return kFailed;
   }
-  raise_descriptors();
   Parent parent(*options);
   return serve(*options, argc, argv, parent);
 }
