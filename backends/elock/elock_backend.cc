@@ -90,7 +90,7 @@ void ElockBackend::opened() {
     send(fmt::format("set_timeout {}", timeout.count()), [this, sent = Clock::now()](int answer) {
       if (answer == kNobody) return;
       if (answer != kAcquired) return down("it refuses set_timeout");
-      lease_end_ = sent + url_.timeout - url_.timeout / kMargin;
+      keeps_from(sent);
       ready();
     });
   });
@@ -106,8 +106,11 @@ void ElockBackend::ready() {
   for (const std::string& key : given_up) unlock(key);
   send("stats", [](int /*code*/) {});
   // A server that was restarted knows nothing of what we hold: to lock it again tells.
+  // What only waits has its turn later.
   std::vector<ClaimId> ids;
-  for (const auto& [id, claim] : claims_) ids.push_back(id);
+  for (const auto& [id, claim] : claims_) {
+    if (claim.held || claim.now) ids.push_back(id);
+  }
   for (const ClaimId id : ids) ask(id);
 }
 
@@ -149,12 +152,14 @@ void ElockBackend::received(std::string_view bytes) {
     input_.erase(0, end + 1);
     if (reading_) continue;
     if (commands_.empty() || code < 100 || code > 999) return down("it does not speak elock");
+    if (up()) keeps_from(sent_at_);
     const Done done = std::move(commands_.front().done);
     commands_.pop_front();
     const bool more = !commands_.empty();
     done(code);
     if (!stream_.is_open()) return;
     if (more && !commands_.empty()) send_next();
+    poll();
   }
   if (input_.size() > kLongestAnswer) down("it does not speak elock");
 }
@@ -187,7 +192,9 @@ void ElockBackend::acquire(ClaimId id, std::string_view lockspace, std::string_v
   claim.number = next_ask();
   claim.pending = true;
   claim.since = loop_.timers.now();
-  ask(id);
+  if (now || claim.held) return ask(id);
+  if (!std::exchange(claim.turn, true)) fresh_.push_back(id);
+  poll();
 }
 
 void ElockBackend::ask(ClaimId id) {
@@ -197,6 +204,19 @@ void ElockBackend::ask(ClaimId id) {
   if (claim.asked) return;
   claim.asked = true;
   send("lock " + claim.key, [this, id, key = claim.key](int code) { heard(id, key, code); });
+}
+
+// At most one of these goes before anything else that is to be said.
+void ElockBackend::poll() {
+  while (up() && commands_.empty() && !(fresh_.empty() && polls_.empty())) {
+    std::deque<ClaimId>& turns = fresh_.empty() ? polls_ : fresh_;
+    const ClaimId id = turns.front();
+    turns.pop_front();
+    const auto found = claims_.find(id);
+    if (found == claims_.end()) continue;
+    found->second.turn = false;
+    if (found->second.pending) ask(id);
+  }
 }
 
 void ElockBackend::heard(ClaimId id, const std::string& key, int code) {
@@ -263,6 +283,11 @@ void ElockBackend::release(ClaimId id) {
   if (is_known(claim)) unlock(claim.key);
 }
 
+// What was sent then was answered: the session was there, and stays for its timeout at least.
+void ElockBackend::keeps_from(TimePoint sent) {
+  lease_end_ = sent + url_.timeout - url_.timeout / kMargin;
+}
+
 // The server ends the session by its own timeout, later than we do.
 void ElockBackend::lose_all(const std::string& why) {
   lease_end_.reset();
@@ -292,23 +317,16 @@ void ElockBackend::tick() {
     since_ = now;
     stream_.open(url_.server);
   }
-  std::vector<ClaimId> waiting;
-  for (const auto& [id, claim] : claims_) {
-    if (claim.pending) waiting.push_back(id);
+  std::vector<ClaimId> too_long;
+  for (auto& [id, claim] : claims_) {
+    if (!claim.pending) continue;
+    if (!up() && now - claim.since > kPatience) too_long.push_back(id);
+    if (up() && !claim.asked && !std::exchange(claim.turn, true)) polls_.push_back(id);
   }
-  for (const ClaimId id : waiting) {
-    if (up()) {
-      ask(id);
-    } else if (const auto claim = claims_.find(id);
-               claim != claims_.end() && now - claim->second.since > kPatience) {
-      fail(id, LockErrc::kUnreachable);
-    }
-  }
+  for (const ClaimId id : too_long) fail(id, LockErrc::kUnreachable);
+  poll();
   if (!up() || now < beat_at_) return;
   beat_at_ = now + url_.timeout / 3;
-  send("conn_id", [this, now](int code) {
-    if (code == kAcquired) lease_end_ = now + url_.timeout - url_.timeout / kMargin;
-  });
   send("stats", [](int /*code*/) {});
 }
 

@@ -52,6 +52,7 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
     uint64_t number = 0;    ///< Of what was asked for last.
     bool pending = false;   ///< Asked for, and neither granted nor refused.
     bool asked = false;     ///< A lock command of it is in the queue, or on its way.
+    bool turn = false;      ///< It is in fresh_ or polls_.
     bool doubtful = false;  ///< One had no answer: the server may have granted it.
     bool held = false;
     TimePoint since;
@@ -71,10 +72,12 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
   void send_next();
   void ready();
   void ask(ClaimId id);
+  void poll();
   void heard(ClaimId id, const std::string& key, int code);
   void unlock(const std::string& key);
   void fail(ClaimId id, LockErrc why);
   void lose_all(const std::string& why);
+  void keeps_from(TimePoint sent);
   static bool is_known(const Claim& claim) { return claim.held || claim.asked || claim.doubtful; }
   bool up() const { return stage_ == Stage::kUp; }
   void tick();
@@ -98,6 +101,10 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
   Stats stats_;                   ///< The last one.
   std::deque<Command> commands_;  ///< The first is on its way.
   TimePoint sent_at_;             ///< Of that one.
+  /// What is waited for, to be asked for in turn when there is nothing else to say: for the first
+  /// time, and then again and again.
+  std::deque<ClaimId> fresh_;
+  std::deque<ClaimId> polls_;
   TimePoint beat_at_;
   std::optional<TimePoint> lease_end_;  ///< Until then the server keeps what is held.
   TimerId tick_ = TimerId::kNone;
