@@ -82,7 +82,7 @@ void Session::renew() {
   request.set_lock_timeout_seconds(seconds(url_.lease));
   const TimePoint sent = Clock::now();
   unanswered_ = sent;
-  next_ = sent + url_.lease / 3;
+  next_ = sent + interval();
   arm();
   rpc_.call<wire::RenewRequest, wire::LockResponse>(
       kRenew, request,
@@ -113,9 +113,12 @@ void Session::renewed(const std::string& key, TimePoint sent, const grpc::Status
 }
 
 void Session::extend(TimePoint sent) {
-  end_ = sent + url_.lease - url_.lease / kMargin;
-  next_ = sent + url_.lease / 3;
+  end_ = sent + std::min<Duration>(url_.lease - url_.lease / kMargin, kLongestSilence);
+  next_ = sent + interval();
 }
+
+// Between renewals.
+Duration Session::interval() const { return std::min<Duration>(url_.lease, kLongestSilence) / 3; }
 
 void Session::leave() {
   stage_ = Stage::kLeaving;

@@ -17,14 +17,15 @@ namespace lockfs::ldlm {
 /// frees what a session has when its connection ends; so what is in doubt, ends with this. All on
 /// the loop.
 ///
-/// The lease of a key is counted from when its last renewal was sent, and given up a tenth before
-/// its end.
+/// The lease of a key is counted from when the last answered renewal was sent, and given up a tenth
+/// before its end; but after kLongestSilence in any case.
 class Session {
  public:
   /// Of a lease, which is not used.
   static constexpr int kMargin = 10;
-  /// A server ends a connection whose end does not take what it says for ten seconds. Who has had
-  /// no answer to a renewal for a tenth less has nothing any more.
+  /// A server ends a connection whose end does not acknowledge what it says for ten seconds, and it
+  /// may have said something right after the last answer that we had. Who has had none for a tenth
+  /// less has nothing any more, however long the lease.
   static constexpr auto kLongestSilence = std::chrono::seconds(9);
 
   enum class Refusal {
@@ -85,6 +86,7 @@ class Session {
                const wire::LockResponse& response);
   void unlock();
   void extend(TimePoint sent);
+  Duration interval() const;
   void fail(const grpc::Status& status);
   void fail(const std::string& why, End end = End::kSilent) { events_.broken(*this, why, end); }
   Duration patience() const;

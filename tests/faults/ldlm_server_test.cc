@@ -256,6 +256,22 @@ TEST_F(Ldlm, WithItsConnectionALockIsLostAtOnce) {
   EXPECT_THAT(far.log(), HasSubstr("is there again"));
 }
 
+// It ends a connection that does not acknowledge its answers for ten seconds, whatever the lease.
+TEST_F(Ldlm, OfALongLeaseNoMoreIsUsedThanTheServersPatience) {
+  const LdlmServer server;
+  Proxy network(server.port());
+  const Mount far({}, source(network.port(), "?lease=1m"));
+  const int held = open_lock(far, "long");
+  ASSERT_EQ(write_command(held, "EX"), 0);
+  const uint64_t sent = network.sent();
+  EXPECT_TRUE(eventually([&] { return network.sent() > sent; }, 4)) << "it is renewed so soon";
+  network.mute(true);
+  const auto muted = Clock::now();
+  EXPECT_TRUE(eventually([&] { return is_lost(held); }, 15)) << far.log();
+  EXPECT_LT(since(muted), std::chrono::milliseconds(9500));
+  EXPECT_THAT(own(held, "this.error"), HasSubstr("did not answer"));
+}
+
 // Nobody says anything while one waits: that the way is broken is found out all the same.
 TEST_F(Ldlm, WhoWaitsIsToldThatTheServerIsOutOfReach) {
   const LdlmServer server;
