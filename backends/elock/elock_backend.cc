@@ -14,6 +14,8 @@ namespace {
 constexpr int kAcquired = 200;
 constexpr int kUnavailable = 409;
 constexpr int kNobody = 0;
+constexpr auto kResolveTime =
+    std::chrono::seconds(30);  // A resolver asks one server after another.
 constexpr auto kOpenTime = std::chrono::seconds(3);
 constexpr auto kReopen = std::chrono::milliseconds(200);
 constexpr Duration kLongestSilence = std::chrono::seconds(2);
@@ -303,6 +305,22 @@ void ElockBackend::lose_all(const std::string& why) {
   }
 }
 
+void ElockBackend::open_again(TimePoint now) {
+  const Duration time = now - since_;
+  if (stage_ == Stage::kResolving && !stream_.is_resolving()) {
+    stage_ = Stage::kOpening;
+    since_ = now;
+  } else if (stage_ == Stage::kResolving && time > kResolveTime) {
+    down("nobody tells its address");
+  } else if (stage_ == Stage::kOpening && time > kOpenTime) {
+    down("it does not answer");
+  } else if (stage_ == Stage::kDown && time > kReopen) {
+    stage_ = Stage::kResolving;
+    since_ = now;
+    stream_.open(url_.server);
+  }
+}
+
 void ElockBackend::tick() {
   tick_ = loop_.timers.schedule(loop_.timers.now() + kRetry, [this] { tick(); });
   const TimePoint now = Clock::now();
@@ -311,12 +329,7 @@ void ElockBackend::tick() {
   }
   const Duration silence = std::min<Duration>(url_.timeout / 3, kLongestSilence);
   if (up() && !commands_.empty() && now - sent_at_ > silence) down("no answer");
-  if (stage_ == Stage::kOpening && now - since_ > kOpenTime) down("it does not answer");
-  if (stage_ == Stage::kDown && now - since_ > kReopen) {
-    stage_ = Stage::kOpening;
-    since_ = now;
-    stream_.open(url_.server);
-  }
+  if (!up()) open_again(now);
   std::vector<ClaimId> too_long;
   for (auto& [id, claim] : claims_) {
     if (!claim.pending) continue;

@@ -81,6 +81,7 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
   static bool is_known(const Claim& claim) { return claim.held || claim.asked || claim.doubtful; }
   bool up() const { return stage_ == Stage::kUp; }
   void tick();
+  void open_again(TimePoint now);
   /// One line of the answer to `stats`; its code, if that was the last.
   int read_stat(std::string_view line);
 
@@ -91,7 +92,7 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
   uint64_t last_token_ = 0;
   /// By which the server knows us again, and whoever else says it: shown to nobody.
   std::string id_;
-  enum class Stage { kDown, kOpening, kUp };
+  enum class Stage { kDown, kResolving, kOpening, kUp };
   Stage stage_ = Stage::kDown;
   TimePoint since_;  ///< Of this stage.
   std::string logged_;

@@ -41,6 +41,8 @@ class Stream {
   /// one turn of the loop.
   void adopt(int fd, size_t turn);
   bool is_open() const { return state_ == State::kOpen; }
+  /// Of one that is being opened: whether the server's name has no address yet.
+  bool is_resolving() const { return state_ == State::kResolving; }
   /// Of an open stream; what cannot be sent at once is sent later.
   void send(std::string_view bytes);
   size_t unsent() const { return out_.size(); }
