@@ -8,18 +8,22 @@
 #include <random>
 #include <utility>
 
+#include "core/words.h"
+
 namespace lockfs {
 namespace {
 
 constexpr int kAcquired = 200;
 constexpr int kUnavailable = 409;
+constexpr int kForbidden = 403;
 constexpr int kNobody = 0;
 constexpr auto kResolveTime =
     std::chrono::seconds(30);  // A resolver asks one server after another.
 constexpr auto kOpenTime = std::chrono::seconds(3);
 constexpr auto kReopen = std::chrono::milliseconds(200);
 constexpr Duration kLongestSilence = std::chrono::seconds(2);
-constexpr int kMargin = 10;  // A tenth of the timeout is not used.
+constexpr Duration kLongestRest = std::chrono::minutes(1);  // A server drops who is silent.
+constexpr int kMargin = 10;                                 // A tenth of the timeout is not used.
 constexpr size_t kLongestAnswer = 65536;
 
 std::string new_id() {
@@ -87,11 +91,12 @@ void ElockBackend::opened() {
   send("conn_id " + id_, [this](int code) {
     if (code == kNobody) return;
     // Our own old connection lives there still: it has not noticed yet.
-    if (code != kAcquired) return down("it holds our former connection still");
+    if (code == kForbidden) return down("it holds our former connection still");
+    if (code != kAcquired) return down("it says " + as_said(said_));
     const auto timeout = std::chrono::duration_cast<std::chrono::milliseconds>(url_.timeout);
     send(fmt::format("set_timeout {}", timeout.count()), [this, sent = Clock::now()](int answer) {
       if (answer == kNobody) return;
-      if (answer != kAcquired) return down("it refuses set_timeout");
+      if (answer != kAcquired) return down("it refuses set_timeout: " + as_said(said_));
       keeps_from(sent);
       ready();
     });
@@ -100,7 +105,7 @@ void ElockBackend::opened() {
 
 void ElockBackend::ready() {
   stage_ = Stage::kUp;
-  beat_at_ = Clock::now() + url_.timeout / 3;
+  beat_at_ = Clock::now() + rest();
   if (!logged_.empty()) spdlog::info("elock: {} is there again", url_.server.words());
   logged_.clear();
   events_->reach_changed();
@@ -115,6 +120,9 @@ void ElockBackend::ready() {
   }
   for (const ClaimId id : ids) ask(id);
 }
+
+// Between two beats.
+Duration ElockBackend::rest() const { return std::min(url_.timeout / 3, kLongestRest); }
 
 void ElockBackend::down(const std::string& why) {
   stage_ = Stage::kDown;
@@ -143,15 +151,17 @@ void ElockBackend::received(std::string_view bytes) {
   for (;;) {
     const size_t end = input_.find('\n');
     if (end == std::string::npos) break;
+    said_ = input_.substr(0, end);
+    input_.erase(0, end + 1);
+    if (said_.ends_with('\r')) said_.pop_back();
     int code = kNobody;
-    std::from_chars(input_.data(), input_.data() + end, code);
+    std::from_chars(said_.data(), said_.data() + said_.size(), code);
     const bool is_stats = !commands_.empty() && commands_.front().line == "stats";
     if (reading_) {
-      code = read_stat(std::string_view(input_).substr(0, end));
+      code = read_stat(said_);
     } else if (is_stats && code == kAcquired) {
       reading_.emplace();
     }
-    input_.erase(0, end + 1);
     if (reading_) continue;
     if (commands_.empty() || code < 100 || code > 999) return down("it does not speak elock");
     if (up()) keeps_from(sent_at_);
@@ -168,7 +178,6 @@ void ElockBackend::received(std::string_view bytes) {
 
 // "STAT clients 7", and "END" after them. An endless answer is none.
 int ElockBackend::read_stat(std::string_view line) {
-  if (line.ends_with('\r')) line.remove_suffix(1);
   constexpr std::string_view kStat = "STAT ";
   constexpr size_t kMost = 100;
   if (line.starts_with(kStat) && reading_->size() < kMost) {
@@ -243,6 +252,7 @@ void ElockBackend::heard(ClaimId id, const std::string& key, int code) {
         id, "elock: " + url_.server.words() + " was restarted, it is not ours any more");
   }
   if (!claim.pending) return;
+  if (said_ == elock::kTooManyLocks) return fail(id, LockErrc::kLimit);
   if (code != kUnavailable) return fail(id, LockErrc::kUnreachable);
   if (claim.now) fail(id, LockErrc::kWouldBlock);
 }
@@ -339,7 +349,7 @@ void ElockBackend::tick() {
   for (const ClaimId id : too_long) fail(id, LockErrc::kUnreachable);
   poll();
   if (!up() || now < beat_at_) return;
-  beat_at_ = now + url_.timeout / 3;
+  beat_at_ = now + rest();
   send("stats", [](int /*code*/) {});
 }
 

@@ -71,6 +71,7 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
   void send(const std::string& line, Done done);
   void send_next();
   void ready();
+  Duration rest() const;
   void ask(ClaimId id);
   void poll();
   void heard(ClaimId id, const std::string& key, int code);
@@ -97,6 +98,7 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
   TimePoint since_;  ///< Of this stage.
   std::string logged_;
   std::string input_;
+  std::string said_;  ///< The last line of the server.
   using Stats = std::vector<std::pair<std::string, std::string>>;
   std::optional<Stats> reading_;  ///< The answer to `stats`, as far as it is there.
   Stats stats_;                   ///< The last one.

@@ -205,7 +205,7 @@ void Server::lock(Client& client, const Words& words) {
   }
   Session& session = session_of(client);
   if (session.held.contains(key)) return client.say("200 Acquired");
-  if (session.held.size() >= limits_.locks) return client.say("400 Too many locks");
+  if (session.held.size() >= limits_.locks) return client.say(kTooManyLocks);
   const OwnerId owner = table_.open(space_, key, {});
   client.wanted = key;
   client.waits_for = owner;

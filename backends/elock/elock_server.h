@@ -21,6 +21,9 @@ namespace lockfs::elock {
 /// elock's port.
 inline constexpr uint16_t kPort = 11400;
 
+/// What a server says to a client that holds as many locks as it may. The original has no limit.
+inline constexpr std::string_view kTooManyLocks = "400 Too many locks";
+
 /// What a server of elock's protocol allows.
 struct Limits {
   size_t clients = 1000;

@@ -201,6 +201,26 @@ TEST_F(ElockFar, HoweverManyWaitWhatIsHeldStaysSo) {
   EXPECT_EQ(client_.ask("lock held"), "409 Unavailable");
 }
 
+TEST(ElockMount, WhyTheServerRefusesIsSaidInItsWords) {
+  const ElockServer server("clients=1,locks=2");
+  const auto state_of = [](const Mount& mount) {
+    return picture_value(slurp(mount.path() + "/.lockfs/traits"), "default.status.state");
+  };
+  const Mount mount({}, source(server.port()));
+  ASSERT_TRUE(eventually([&] { return state_of(mount) == "up"; })) << mount.log();
+  const Mount second({}, source(server.port()));
+  EXPECT_TRUE(eventually([&] { return state_of(second) == "it says '400 Too many clients'"; }))
+      << second.log();
+  std::vector<int> held;
+  for (const char* name : {"a", "b"}) {
+    held.push_back(open(mount.lock(name).c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+    EXPECT_GE(held.back(), 0) << errno;
+  }
+  EXPECT_EQ(open(mount.lock("c").c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666), -1);
+  EXPECT_EQ(errno, ENOLCK);
+  for (const int fd : held) close(fd);
+}
+
 // Answers all who ask for names, that they are 127.0.0.1, after four seconds; until it is killed.
 int slow_names() {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
