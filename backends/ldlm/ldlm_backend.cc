@@ -206,6 +206,11 @@ void LdlmBackend::left(Session& session) {
   has_left(name);
 }
 
+void LdlmBackend::found(Session& session) {
+  all_is_well();
+  keep(session);
+}
+
 void LdlmBackend::broken(Session& session, const std::string& why, Session::End how) {
   if (std::erase_if(idle_, [&](const Idle& idle) { return idle.session == &session; }) != 0) {
     return end(session);
@@ -302,6 +307,14 @@ void LdlmBackend::in_trouble(const std::string& why) {
   if (logged_ != why) spdlog::warn("ldlm: {}: {}", url_.server.words(), why);
   logged_ = why;
   events_->reach_changed();
+  if (std::exchange(looks_, true)) return;
+  outlet_->after(kLook, [this] { look(); });
+}
+
+// Nobody may ask for a lock for long: that the server is there again is to be known all the same.
+void LdlmBackend::look() {
+  looks_ = false;
+  if (!logged_.empty()) free_session().look();
 }
 
 void LdlmBackend::all_is_well() {

@@ -96,6 +96,11 @@ void Session::renewed(const std::string& key, TimePoint sent, const grpc::Status
   if (!status.ok()) return fail(status);
   if (unanswered_ == sent) unanswered_.reset();
   if (stage_ == Stage::kLeaving) return unlock();
+  if (stage_ == Stage::kLooking) {
+    stage_ = Stage::kIdle;
+    arm();
+    return events_.found(*this);
+  }
   if (stage_ == Stage::kWaiting) {
     arm();
     return events_.waits(*this);
@@ -110,6 +115,13 @@ void Session::renewed(const std::string& key, TimePoint sent, const grpc::Status
   stage_ = Stage::kHeld;
   arm();
   if (confirmed) events_.taken(*this);
+}
+
+void Session::look() {
+  name_.clear();
+  key_.clear();
+  stage_ = Stage::kLooking;
+  renew();
 }
 
 void Session::extend(TimePoint sent) {

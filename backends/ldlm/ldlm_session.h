@@ -49,6 +49,8 @@ class Session {
     virtual void waits(Session& session) = 0;
     /// The key was given back; the session has none, and may ask for another.
     virtual void left(Session& session) = 0;
+    /// The server is there, as was asked; the session has no key, and may ask for one.
+    virtual void found(Session& session) = 0;
     /// The session has nothing any more, and is of no more use.
     virtual void broken(Session& session, const std::string& why, End end) = 0;
   };
@@ -63,6 +65,8 @@ class Session {
   void take(const std::string& name, uint32_t size, bool waits);
   /// Gives back the key it has.
   void leave();
+  /// Asks nothing but whether the server is there.
+  void look();
   /// Whether the lease of its key has not ended.
   bool is_held() const { return stage_ == Stage::kHeld && Clock::now() < end_; }
   /// Of the lock it was last asked for.
@@ -79,6 +83,7 @@ class Session {
     kHeld,
     kLeaving,  ///< As soon as the last renewal has its answer.
     kLeft,     ///< The server is told.
+    kLooking,
   };
   void answered(TimePoint sent, const grpc::Status& status, const wire::LockResponse& response);
   void renew();

@@ -252,6 +252,10 @@ TEST_F(Ldlm, WithItsConnectionALockIsLostAtOnce) {
   server.kill();
   EXPECT_TRUE(eventually([&] { return is_lost(other); }, 1)) << far.log();
   server.start();
+  const std::string up = "lockfs_backend_up{lockspace=\"default\",backend=\"ldlm\"} 1\n";
+  EXPECT_TRUE(eventually([&] {
+    return slurp(far.path() + "/.lockfs/metrics").find(up) != std::string::npos;
+  })) << "it is known, though nobody asks for a lock";
   EXPECT_TRUE(eventually([&] { return exclusive(far, "after") == 0; })) << far.log();
   EXPECT_THAT(far.log(), HasSubstr("is there again"));
 }
