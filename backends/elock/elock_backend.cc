@@ -245,6 +245,7 @@ void ElockBackend::heard(ClaimId id, const std::string& key, int code) {
     last_token_ = std::max(last_token_ + 1, static_cast<uint64_t>(now));
     return events_->granted(id, claim.mode, {last_token_, last_token_ + 1});
   }
+  if (code == kAcquired && claim.held) return lose_all(too_late());
   if (code == kAcquired) return unlock(key);
   if (claim.held) {
     claims_.erase(found);
@@ -295,6 +296,10 @@ void ElockBackend::release(ClaimId id) {
   if (is_known(claim)) unlock(claim.key);
 }
 
+std::string ElockBackend::too_late() const {
+  return "elock: " + url_.server.words() + " did not answer before its timeout";
+}
+
 // What was sent then was answered: the session was there, and stays for its timeout at least.
 void ElockBackend::keeps_from(TimePoint sent) {
   lease_end_ = sent + url_.timeout - url_.timeout / kMargin;
@@ -335,7 +340,7 @@ void ElockBackend::tick() {
   tick_ = loop_.timers.schedule(loop_.timers.now() + kRetry, [this] { tick(); });
   const TimePoint now = Clock::now();
   if (lease_end_ && now >= *lease_end_) {
-    lose_all("elock: " + url_.server.words() + " did not answer before its timeout");
+    lose_all(too_late());
   }
   const Duration silence = std::min<Duration>(url_.timeout / 3, kLongestSilence);
   if (up() && !commands_.empty() && now - sent_at_ > silence) down("no answer");

@@ -78,6 +78,7 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
   void unlock(const std::string& key);
   void fail(ClaimId id, LockErrc why);
   void lose_all(const std::string& why);
+  std::string too_late() const;
   void keeps_from(TimePoint sent);
   static bool is_known(const Claim& claim) { return claim.held || claim.asked || claim.doubtful; }
   bool up() const { return stage_ == Stage::kUp; }

@@ -95,6 +95,7 @@ class LdlmBackend final : public BlindEngine, private ldlm::Session::Events {
   void end(Session& session);
   void end_asking(Claim& claim);
   void give_back(Session& session);
+  void will_leave(Session& session);
   void has_left(const std::string& name);
   void in_trouble(const std::string& why);
   void look();
