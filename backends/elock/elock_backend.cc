@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <charconv>
 #include <random>
 #include <utility>
@@ -97,6 +98,7 @@ void ElockBackend::opened() {
     send(fmt::format("set_timeout {}", timeout.count()), [this, sent = Clock::now()](int answer) {
       if (answer == kNobody) return;
       if (answer != kAcquired) return down("it refuses set_timeout: " + as_said(said_));
+      if (lease_end_) taken_up_again();
       keeps_from(sent);
       ready();
     });
@@ -125,6 +127,7 @@ void ElockBackend::ready() {
 Duration ElockBackend::rest() const { return std::min(url_.timeout / 3, kLongestRest); }
 
 void ElockBackend::down(const std::string& why) {
+  if (up()) fear_former_drops();
   stage_ = Stage::kDown;
   since_ = Clock::now();
   stream_.close();
@@ -188,7 +191,12 @@ int ElockBackend::read_stat(std::string_view line) {
     return kNobody;
   }
   const bool whole = line == "END";
-  if (whole) stats_ = std::move(*reading_);
+  if (whole) {
+    stats_ = std::move(*reading_);
+    resumes_ = std::any_of(stats_.begin(), stats_.end(), [](const auto& stat) {
+      return stat.first == "server_resumes" && stat.second == "1";
+    });
+  }
   reading_.reset();
   return whole ? kAcquired : kNobody;
 }
@@ -245,7 +253,7 @@ void ElockBackend::heard(ClaimId id, const std::string& key, int code) {
     last_token_ = std::max(last_token_ + 1, static_cast<uint64_t>(now));
     return events_->granted(id, claim.mode, {last_token_, last_token_ + 1});
   }
-  if (code == kAcquired && claim.held) return lose_all(too_late());
+  if (code == kAcquired && claim.held) return lose_all();
   if (code == kAcquired) return unlock(key);
   if (claim.held) {
     claims_.erase(found);
@@ -296,27 +304,48 @@ void ElockBackend::release(ClaimId id) {
   if (is_known(claim)) unlock(claim.key);
 }
 
-std::string ElockBackend::too_late() const {
-  return "elock: " + url_.server.words() + " did not answer before its timeout";
-}
-
 // What was sent then was answered: the session was there, and stays for its timeout at least.
 void ElockBackend::keeps_from(TimePoint sent) {
+  proven_ = sent;
+  feared_ = false;
   lease_end_ = sent + url_.timeout - url_.timeout / kMargin;
 }
 
+void ElockBackend::taken_up_again() {
+  const TimePoint now = Clock::now();
+  while (!drops_.empty() && drops_.front().until + 2 * url_.timeout < now) drops_.pop_front();
+  drops_.push_back({proven_, now});
+}
+
+// At the end of a connection the original sets a timer, and when that is up it frees what the
+// session holds if it has no connection just then: whether or not it had one meanwhile.
+void ElockBackend::fear_former_drops() {
+  if (resumes_ || !lease_end_) return;
+  const Duration margin = url_.timeout / kMargin;
+  for (const Drop& drop : drops_) {
+    const bool may_come = drop.until + url_.timeout + margin >= proven_;
+    const TimePoint end = drop.since + url_.timeout - margin;
+    if (!may_come || end >= *lease_end_) continue;
+    lease_end_ = end;
+    feared_ = true;
+  }
+}
+
 // The server ends the session by its own timeout, later than we do.
-void ElockBackend::lose_all(const std::string& why) {
+void ElockBackend::lose_all() {
+  const std::string why = feared_ ? "the connection ended twice within its timeout, it may be free"
+                                  : "it did not answer before its timeout";
   lease_end_.reset();
+  drops_.clear();
   id_ = new_id();
-  down("no answer for a whole timeout");
+  down(why);
   given_up_.clear();
   std::vector<ClaimId> held;
   for (const auto& [id, claim] : claims_) {
     if (claim.held) held.push_back(id);
   }
   for (const ClaimId id : held) {
-    if (claims_.erase(id) != 0) events_->lost(id, why);
+    if (claims_.erase(id) != 0) events_->lost(id, "elock: " + url_.server.words() + ": " + why);
   }
 }
 
@@ -339,9 +368,7 @@ void ElockBackend::open_again(TimePoint now) {
 void ElockBackend::tick() {
   tick_ = loop_.timers.schedule(loop_.timers.now() + kRetry, [this] { tick(); });
   const TimePoint now = Clock::now();
-  if (lease_end_ && now >= *lease_end_) {
-    lose_all(too_late());
-  }
+  if (lease_end_ && now >= *lease_end_) lose_all();
   const Duration silence = std::min<Duration>(url_.timeout / 3, kLongestSilence);
   if (up() && !commands_.empty() && now - sent_at_ > silence) down("no answer");
   if (!up()) open_again(now);

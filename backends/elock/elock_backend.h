@@ -57,6 +57,12 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
     bool held = false;
     TimePoint since;
   };
+  /// A time without a session that the server took up again: it saw the end of the connection, or
+  /// of several, within it.
+  struct Drop {
+    TimePoint since;
+    TimePoint until;
+  };
   /// The answer's code; 0: there was none.
   using Done = std::function<void(int code)>;
   struct Command {
@@ -77,9 +83,10 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
   void heard(ClaimId id, const std::string& key, int code);
   void unlock(const std::string& key);
   void fail(ClaimId id, LockErrc why);
-  void lose_all(const std::string& why);
-  std::string too_late() const;
+  void lose_all();
   void keeps_from(TimePoint sent);
+  void taken_up_again();
+  void fear_former_drops();
   static bool is_known(const Claim& claim) { return claim.held || claim.asked || claim.doubtful; }
   bool up() const { return stage_ == Stage::kUp; }
   void tick();
@@ -110,7 +117,11 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
   std::deque<ClaimId> fresh_;
   std::deque<ClaimId> polls_;
   TimePoint beat_at_;
+  TimePoint proven_;                    ///< When the session was there for sure, the last time.
   std::optional<TimePoint> lease_end_;  ///< Until then the server keeps what is held.
+  std::deque<Drop> drops_;              ///< Those of the last `timeout` and a little more.
+  bool feared_ = false;                 ///< lease_end_ is what they leave of it.
+  bool resumes_ = false;  ///< The server says that a drop is forgotten when we are back.
   TimerId tick_ = TimerId::kNone;
   std::shared_ptr<Outlet> outlet_;
   net::Stream stream_;

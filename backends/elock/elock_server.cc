@@ -286,7 +286,7 @@ std::string Server::stats() const {
   for (const auto& [id, session] : sessions_) locks += session.held.size();
   return "200 STATS\r\nSTAT clients " + std::to_string(clients_.size()) + "\r\nSTAT locks " +
          std::to_string(locks) + "\r\nSTAT monitoring " + std::to_string(sessions_.size()) +
-         "\r\nEND";
+         "\r\nSTAT resumes 1\r\nEND";
 }
 
 // A connection has ended; if it holds anything its session stays a while, for it may come again.

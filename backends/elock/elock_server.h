@@ -36,8 +36,9 @@ struct Limits {
 /// Answers elock's protocol (github.com/dustin/elock) from the lock table: a line a request, a line
 /// an answer. A client is a session: its locks outlive its connection by set_timeout (30 s unless
 /// told), in which `conn_id ID` on another connection takes it up again. Unlike the original: a
-/// client that leaves its place in a queue is out of it, an unlock is one, ids cannot be guessed,
-/// and what is no request gets an answer in words. However much one client says, the others have
+/// client that leaves its place in a queue is out of it, an unlock is one, a session that comes
+/// again is as if it had never been away ("STAT resumes 1"), ids cannot be guessed, and what is no
+/// request gets an answer in words. However much one client says, the others have
 /// their turns. All on the loop.
 class Server final : private LockObserver {
  public:

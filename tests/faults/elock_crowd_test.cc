@@ -144,7 +144,7 @@ TEST(ElockCrowd, OfWhoHeldNothingNothingStays) {
     EXPECT_EQ(client.ask("stats"), "200 STATS");
     std::string stats;
     for (std::string line; (line = client.hear()) != "END" && !line.empty();) stats += line + "\n";
-    return stats == "STAT clients 1\nSTAT locks 1\nSTAT monitoring 1\n";
+    return stats == "STAT clients 1\nSTAT locks 1\nSTAT monitoring 1\nSTAT resumes 1\n";
   })) << "one session is left, with its lock";
 }
 

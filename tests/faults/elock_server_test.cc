@@ -42,6 +42,7 @@ TEST(ElockServe, AnswersEachRequestAsTheOriginalDoes) {
   EXPECT_EQ(client.hear(), "STAT clients 1");
   EXPECT_EQ(client.hear(), "STAT locks 2");
   EXPECT_EQ(client.hear(), "STAT monitoring 1");
+  EXPECT_EQ(client.hear(), "STAT resumes 1") << "the original says no such thing, nor does it";
   EXPECT_EQ(client.hear(), "END");
   ElockClient other(server.port());
   EXPECT_EQ(other.ask("lock a"), "409 Unavailable");
