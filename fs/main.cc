@@ -34,7 +34,7 @@ constexpr int kOk = 0;
 constexpr int kFailed = 1;  ///< It could not mount, or the mount ended by an error.
 constexpr int kUsage = 2;   ///< An option, a URL or the config file is wrong.
 
-// To as many descriptors as we may have: file: keeps one for each lock.
+// To as many descriptors as we may have: file: keeps one for each lock, serve one for each client.
 void raise_descriptors() {
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
@@ -236,6 +236,7 @@ int check_mount_options(const Options& options) {
 }
 
 int run(int argc, char** argv) {
+  raise_descriptors();
   if (argc > 1 && std::string_view(argv[1]) == "serve") {
     return serve_command(argc - 1, argv + 1, end_by_signals);
   }
@@ -260,7 +261,6 @@ int run(int argc, char** argv) {
     std::cerr << "lockfs: " << turn.error() << "\n";
     return kFailed;
   }
-  raise_descriptors();
   Parent parent(*options);
   return serve(*options, argc, argv, parent, *turn);
 }

@@ -4,20 +4,27 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <charconv>
 #include <random>
 #include <utility>
+
+#include "core/words.h"
 
 namespace lockfs {
 namespace {
 
 constexpr int kAcquired = 200;
 constexpr int kUnavailable = 409;
+constexpr int kForbidden = 403;
 constexpr int kNobody = 0;
+constexpr auto kResolveTime =
+    std::chrono::seconds(30);  // A resolver asks one server after another.
 constexpr auto kOpenTime = std::chrono::seconds(3);
 constexpr auto kReopen = std::chrono::milliseconds(200);
 constexpr Duration kLongestSilence = std::chrono::seconds(2);
-constexpr int kMargin = 10;  // A tenth of the timeout is not used.
+constexpr Duration kLongestRest = std::chrono::minutes(1);  // A server drops who is silent.
+constexpr int kMargin = 10;                                 // A tenth of the timeout is not used.
 constexpr size_t kLongestAnswer = 65536;
 
 std::string new_id() {
@@ -25,16 +32,22 @@ std::string new_id() {
   return fmt::format("lockfs-{:08x}{:08x}{:08x}", random(), random(), random());
 }
 
-// Keys are words there. What is no blank or line end stands for itself, as other clients write it;
-// of the default lockspace bare. No two locks have one key.
-std::string key_of(std::string_view lockspace, std::string_view name) {
-  const bool bare = lockspace == "default";
-  std::string out = bare ? "" : std::string(lockspace) + "/";
-  for (const char c : name) {
-    const bool plain = c != ' ' && c != '\r' && c != '\n' && c != '%' && !(bare && c == '/');
+// What is no blank or line end stands for itself, as other clients write it; but for '%' and
+// `also`.
+std::string escaped(std::string_view text, char also) {
+  std::string out;
+  for (const char c : text) {
+    const bool plain = c != ' ' && c != '\r' && c != '\n' && c != '%' && c != also;
     out += plain ? std::string(1, c) : fmt::format("%{:02X}", static_cast<unsigned char>(c));
   }
   return out;
+}
+
+// Keys are words there: whoever names a lock or a lockspace must not say more than one. Of the
+// default lockspace bare. No two locks have one key.
+std::string key_of(std::string_view lockspace, std::string_view name) {
+  if (lockspace == "default") return escaped(name, '/');
+  return escaped(lockspace, '/') + "/" + escaped(name, '%');
 }
 
 }  // namespace
@@ -60,7 +73,6 @@ ElockBackend::~ElockBackend() {
 std::vector<std::pair<std::string, std::string>> ElockBackend::status() const {
   Stats out = {{"server", url_.server.words()},
                {"state", up() ? "up" : trouble()},
-               {"conn_id", id_},
                {"claims", std::to_string(claims_.size())}};
   out.insert(out.end(), stats_.begin(), stats_.end());
   return out;
@@ -80,12 +92,14 @@ void ElockBackend::opened() {
   send("conn_id " + id_, [this](int code) {
     if (code == kNobody) return;
     // Our own old connection lives there still: it has not noticed yet.
-    if (code != kAcquired) return down("it holds our former connection still");
+    if (code == kForbidden) return down("it holds our former connection still");
+    if (code != kAcquired) return down("it says " + as_said(said_));
     const auto timeout = std::chrono::duration_cast<std::chrono::milliseconds>(url_.timeout);
     send(fmt::format("set_timeout {}", timeout.count()), [this, sent = Clock::now()](int answer) {
       if (answer == kNobody) return;
-      if (answer != kAcquired) return down("it refuses set_timeout");
-      lease_end_ = sent + url_.timeout - url_.timeout / kMargin;
+      if (answer != kAcquired) return down("it refuses set_timeout: " + as_said(said_));
+      if (lease_end_) taken_up_again();
+      keeps_from(sent);
       ready();
     });
   });
@@ -93,7 +107,7 @@ void ElockBackend::opened() {
 
 void ElockBackend::ready() {
   stage_ = Stage::kUp;
-  beat_at_ = Clock::now() + url_.timeout / 3;
+  beat_at_ = Clock::now() + rest();
   if (!logged_.empty()) spdlog::info("elock: {} is there again", url_.server.words());
   logged_.clear();
   events_->reach_changed();
@@ -101,12 +115,19 @@ void ElockBackend::ready() {
   for (const std::string& key : given_up) unlock(key);
   send("stats", [](int /*code*/) {});
   // A server that was restarted knows nothing of what we hold: to lock it again tells.
+  // What only waits has its turn later.
   std::vector<ClaimId> ids;
-  for (const auto& [id, claim] : claims_) ids.push_back(id);
+  for (const auto& [id, claim] : claims_) {
+    if (claim.held || claim.now) ids.push_back(id);
+  }
   for (const ClaimId id : ids) ask(id);
 }
 
+// Between two beats.
+Duration ElockBackend::rest() const { return std::min(url_.timeout / 3, kLongestRest); }
+
 void ElockBackend::down(const std::string& why) {
+  if (up()) fear_former_drops();
   stage_ = Stage::kDown;
   since_ = Clock::now();
   stream_.close();
@@ -133,30 +154,33 @@ void ElockBackend::received(std::string_view bytes) {
   for (;;) {
     const size_t end = input_.find('\n');
     if (end == std::string::npos) break;
+    said_ = input_.substr(0, end);
+    input_.erase(0, end + 1);
+    if (said_.ends_with('\r')) said_.pop_back();
     int code = kNobody;
-    std::from_chars(input_.data(), input_.data() + end, code);
+    std::from_chars(said_.data(), said_.data() + said_.size(), code);
     const bool is_stats = !commands_.empty() && commands_.front().line == "stats";
     if (reading_) {
-      code = read_stat(std::string_view(input_).substr(0, end));
+      code = read_stat(said_);
     } else if (is_stats && code == kAcquired) {
       reading_.emplace();
     }
-    input_.erase(0, end + 1);
     if (reading_) continue;
     if (commands_.empty() || code < 100 || code > 999) return down("it does not speak elock");
+    if (up()) keeps_from(sent_at_);
     const Done done = std::move(commands_.front().done);
     commands_.pop_front();
     const bool more = !commands_.empty();
     done(code);
     if (!stream_.is_open()) return;
     if (more && !commands_.empty()) send_next();
+    poll();
   }
   if (input_.size() > kLongestAnswer) down("it does not speak elock");
 }
 
 // "STAT clients 7", and "END" after them. An endless answer is none.
 int ElockBackend::read_stat(std::string_view line) {
-  if (line.ends_with('\r')) line.remove_suffix(1);
   constexpr std::string_view kStat = "STAT ";
   constexpr size_t kMost = 100;
   if (line.starts_with(kStat) && reading_->size() < kMost) {
@@ -167,7 +191,12 @@ int ElockBackend::read_stat(std::string_view line) {
     return kNobody;
   }
   const bool whole = line == "END";
-  if (whole) stats_ = std::move(*reading_);
+  if (whole) {
+    stats_ = std::move(*reading_);
+    resumes_ = std::any_of(stats_.begin(), stats_.end(), [](const auto& stat) {
+      return stat.first == "server_resumes" && stat.second == "1";
+    });
+  }
   reading_.reset();
   return whole ? kAcquired : kNobody;
 }
@@ -182,7 +211,9 @@ void ElockBackend::acquire(ClaimId id, std::string_view lockspace, std::string_v
   claim.number = next_ask();
   claim.pending = true;
   claim.since = loop_.timers.now();
-  ask(id);
+  if (now || claim.held) return ask(id);
+  if (!std::exchange(claim.turn, true)) fresh_.push_back(id);
+  poll();
 }
 
 void ElockBackend::ask(ClaimId id) {
@@ -192,6 +223,19 @@ void ElockBackend::ask(ClaimId id) {
   if (claim.asked) return;
   claim.asked = true;
   send("lock " + claim.key, [this, id, key = claim.key](int code) { heard(id, key, code); });
+}
+
+// At most one of these goes before anything else that is to be said.
+void ElockBackend::poll() {
+  while (up() && commands_.empty() && !(fresh_.empty() && polls_.empty())) {
+    std::deque<ClaimId>& turns = fresh_.empty() ? polls_ : fresh_;
+    const ClaimId id = turns.front();
+    turns.pop_front();
+    const auto found = claims_.find(id);
+    if (found == claims_.end()) continue;
+    found->second.turn = false;
+    if (found->second.pending) ask(id);
+  }
 }
 
 void ElockBackend::heard(ClaimId id, const std::string& key, int code) {
@@ -209,6 +253,7 @@ void ElockBackend::heard(ClaimId id, const std::string& key, int code) {
     last_token_ = std::max(last_token_ + 1, static_cast<uint64_t>(now));
     return events_->granted(id, claim.mode, {last_token_, last_token_ + 1});
   }
+  if (code == kAcquired && claim.held) return lose_all();
   if (code == kAcquired) return unlock(key);
   if (claim.held) {
     claims_.erase(found);
@@ -216,6 +261,7 @@ void ElockBackend::heard(ClaimId id, const std::string& key, int code) {
         id, "elock: " + url_.server.words() + " was restarted, it is not ours any more");
   }
   if (!claim.pending) return;
+  if (said_ == elock::kTooManyLocks) return fail(id, LockErrc::kLimit);
   if (code != kUnavailable) return fail(id, LockErrc::kUnreachable);
   if (claim.now) fail(id, LockErrc::kWouldBlock);
 }
@@ -258,52 +304,84 @@ void ElockBackend::release(ClaimId id) {
   if (is_known(claim)) unlock(claim.key);
 }
 
+// What was sent then was answered: the session was there, and stays for its timeout at least.
+void ElockBackend::keeps_from(TimePoint sent) {
+  proven_ = sent;
+  feared_ = false;
+  lease_end_ = sent + url_.timeout - url_.timeout / kMargin;
+}
+
+void ElockBackend::taken_up_again() {
+  const TimePoint now = Clock::now();
+  while (!drops_.empty() && drops_.front().until + 2 * url_.timeout < now) drops_.pop_front();
+  drops_.push_back({proven_, now});
+}
+
+// At the end of a connection the original sets a timer, and when that is up it frees what the
+// session holds if it has no connection just then: whether or not it had one meanwhile.
+void ElockBackend::fear_former_drops() {
+  if (resumes_ || !lease_end_) return;
+  const Duration margin = url_.timeout / kMargin;
+  for (const Drop& drop : drops_) {
+    const bool may_come = drop.until + url_.timeout + margin >= proven_;
+    const TimePoint end = drop.since + url_.timeout - margin;
+    if (!may_come || end >= *lease_end_) continue;
+    lease_end_ = end;
+    feared_ = true;
+  }
+}
+
 // The server ends the session by its own timeout, later than we do.
-void ElockBackend::lose_all(const std::string& why) {
+void ElockBackend::lose_all() {
+  const std::string why = feared_ ? "the connection ended twice within its timeout, it may be free"
+                                  : "it did not answer before its timeout";
   lease_end_.reset();
+  drops_.clear();
   id_ = new_id();
-  down("no answer for a whole timeout");
+  down(why);
   given_up_.clear();
   std::vector<ClaimId> held;
   for (const auto& [id, claim] : claims_) {
     if (claim.held) held.push_back(id);
   }
   for (const ClaimId id : held) {
-    if (claims_.erase(id) != 0) events_->lost(id, why);
+    if (claims_.erase(id) != 0) events_->lost(id, "elock: " + url_.server.words() + ": " + why);
+  }
+}
+
+void ElockBackend::open_again(TimePoint now) {
+  const Duration time = now - since_;
+  if (stage_ == Stage::kResolving && !stream_.is_resolving()) {
+    stage_ = Stage::kOpening;
+    since_ = now;
+  } else if (stage_ == Stage::kResolving && time > kResolveTime) {
+    down("nobody tells its address");
+  } else if (stage_ == Stage::kOpening && time > kOpenTime) {
+    down("it does not answer");
+  } else if (stage_ == Stage::kDown && time > kReopen) {
+    stage_ = Stage::kResolving;
+    since_ = now;
+    stream_.open(url_.server);
   }
 }
 
 void ElockBackend::tick() {
   tick_ = loop_.timers.schedule(loop_.timers.now() + kRetry, [this] { tick(); });
   const TimePoint now = Clock::now();
-  if (lease_end_ && now >= *lease_end_) {
-    lose_all("elock: " + url_.server.words() + " did not answer before its timeout");
-  }
+  if (lease_end_ && now >= *lease_end_) lose_all();
   const Duration silence = std::min<Duration>(url_.timeout / 3, kLongestSilence);
   if (up() && !commands_.empty() && now - sent_at_ > silence) down("no answer");
-  if (stage_ == Stage::kOpening && now - since_ > kOpenTime) down("it does not answer");
-  if (stage_ == Stage::kDown && now - since_ > kReopen) {
-    stage_ = Stage::kOpening;
-    since_ = now;
-    stream_.open(url_.server);
+  if (!up()) open_again(now);
+  std::vector<ClaimId> too_long;
+  for (auto& [id, claim] : claims_) {
+    if (!claim.pending) continue;
+    if (!up() && now - claim.since > kPatience) too_long.push_back(id);
+    if (up() && !claim.asked && !std::exchange(claim.turn, true)) polls_.push_back(id);
   }
-  std::vector<ClaimId> waiting;
-  for (const auto& [id, claim] : claims_) {
-    if (claim.pending) waiting.push_back(id);
-  }
-  for (const ClaimId id : waiting) {
-    if (up()) {
-      ask(id);
-    } else if (const auto claim = claims_.find(id);
-               claim != claims_.end() && now - claim->second.since > kPatience) {
-      fail(id, LockErrc::kUnreachable);
-    }
-  }
+  for (const ClaimId id : too_long) fail(id, LockErrc::kUnreachable);
+  poll();
   if (!up() || now < beat_at_) return;
-  beat_at_ = now + url_.timeout / 3;
-  send("conn_id", [this, now](int code) {
-    if (code == kAcquired) lease_end_ = now + url_.timeout - url_.timeout / kMargin;
-  });
+  beat_at_ = now + rest();
   send("stats", [](int /*code*/) {});
 }
 

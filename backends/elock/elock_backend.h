@@ -52,9 +52,16 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
     uint64_t number = 0;    ///< Of what was asked for last.
     bool pending = false;   ///< Asked for, and neither granted nor refused.
     bool asked = false;     ///< A lock command of it is in the queue, or on its way.
+    bool turn = false;      ///< It is in fresh_ or polls_.
     bool doubtful = false;  ///< One had no answer: the server may have granted it.
     bool held = false;
     TimePoint since;
+  };
+  /// A time without a session that the server took up again: it saw the end of the connection, or
+  /// of several, within it.
+  struct Drop {
+    TimePoint since;
+    TimePoint until;
   };
   /// The answer's code; 0: there was none.
   using Done = std::function<void(int code)>;
@@ -70,14 +77,20 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
   void send(const std::string& line, Done done);
   void send_next();
   void ready();
+  Duration rest() const;
   void ask(ClaimId id);
+  void poll();
   void heard(ClaimId id, const std::string& key, int code);
   void unlock(const std::string& key);
   void fail(ClaimId id, LockErrc why);
-  void lose_all(const std::string& why);
+  void lose_all();
+  void keeps_from(TimePoint sent);
+  void taken_up_again();
+  void fear_former_drops();
   static bool is_known(const Claim& claim) { return claim.held || claim.asked || claim.doubtful; }
   bool up() const { return stage_ == Stage::kUp; }
   void tick();
+  void open_again(TimePoint now);
   /// One line of the answer to `stats`; its code, if that was the last.
   int read_stat(std::string_view line);
 
@@ -86,19 +99,29 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
   std::unordered_map<ClaimId, Claim> claims_;
   std::set<std::string> given_up_;  ///< Keys that the server may have for us still.
   uint64_t last_token_ = 0;
-  std::string id_;  ///< By which the server knows us again.
-  enum class Stage { kDown, kOpening, kUp };
+  /// By which the server knows us again, and whoever else says it: shown to nobody.
+  std::string id_;
+  enum class Stage { kDown, kResolving, kOpening, kUp };
   Stage stage_ = Stage::kDown;
   TimePoint since_;  ///< Of this stage.
   std::string logged_;
   std::string input_;
+  std::string said_;  ///< The last line of the server.
   using Stats = std::vector<std::pair<std::string, std::string>>;
   std::optional<Stats> reading_;  ///< The answer to `stats`, as far as it is there.
   Stats stats_;                   ///< The last one.
   std::deque<Command> commands_;  ///< The first is on its way.
   TimePoint sent_at_;             ///< Of that one.
+  /// What is waited for, to be asked for in turn when there is nothing else to say: for the first
+  /// time, and then again and again.
+  std::deque<ClaimId> fresh_;
+  std::deque<ClaimId> polls_;
   TimePoint beat_at_;
+  TimePoint proven_;                    ///< When the session was there for sure, the last time.
   std::optional<TimePoint> lease_end_;  ///< Until then the server keeps what is held.
+  std::deque<Drop> drops_;              ///< Those of the last `timeout` and a little more.
+  bool feared_ = false;                 ///< lease_end_ is what they leave of it.
+  bool resumes_ = false;  ///< The server says that a drop is forgotten when we are back.
   TimerId tick_ = TimerId::kNone;
   std::shared_ptr<Outlet> outlet_;
   net::Stream stream_;

@@ -13,6 +13,9 @@ namespace lockfs::elock {
 namespace {
 
 constexpr size_t kMostUnsent = 1U << 20U;
+// Of one client in one turn of the loop: bytes that are received, lines that are answered. No fewer
+// lines than there may be in the bytes, so that nothing piles up.
+constexpr size_t kTurn = 4096;
 constexpr uint64_t kLongestWait = 0xffffffff;  // Milliseconds; the original's.
 
 std::string_view trimmed(std::string_view line) {
@@ -49,13 +52,16 @@ struct Server::Client final : net::Stream::Events {
   }
   void closed(const std::string& /*why*/) override { server.gone(*this); }
   void say(std::string_view text) {
-    stream.send(std::string(text) + "\r\n");
-    if (stream.unsent() > kMostUnsent) leaving = true;
+    output.append(text).append("\r\n");
+    if (stream.unsent() + output.size() > kMostUnsent) leaving = true;
   }
+  void flush() { stream.send(std::exchange(output, {})); }
 
   Server& server;
   net::Stream stream;
   std::string input;
+  std::string output;     ///< What was said in this turn.
+  bool has_more = false;  ///< Lines, which are read in another turn.
   Session* session = nullptr;
   OwnerId waits_for = OwnerId::kNone;  ///< Nothing else is read meanwhile.
   std::string wanted;                  ///< Its key.
@@ -97,7 +103,7 @@ void Server::accepted(int fd) {
   }
   Client& client = clients_.emplace_back(*this, loop_);
   client.self = std::prev(clients_.end());
-  client.stream.adopt(fd);
+  client.stream.adopt(fd, kTurn);
   touch(client);
 }
 
@@ -112,24 +118,42 @@ void Server::touch(Client& client) {
   });
 }
 
-// The lines that are whole, until one has to wait.
+// The lines that are whole, until one has to wait, or others have their turn.
 void Server::read(Client& client) {
   touch(client);
-  while (client.waits_for == OwnerId::kNone && !client.leaving) {
-    const size_t end = client.input.find('\n');
-    if (end > limits_.line && client.input.size() > limits_.line) {
+  size_t taken = 0;
+  for (size_t lines = 0; client.waits_for == OwnerId::kNone && !client.leaving; ++lines) {
+    const std::string_view rest = std::string_view(client.input).substr(taken);
+    const size_t end = rest.find('\n');
+    if (std::min(end, rest.size()) > limits_.line) {
       client.say("400 Line too long");
       client.leaving = true;
       break;
     }
-    if (end == std::string::npos) return;
-    const std::string line = client.input.substr(0, end);
-    client.input.erase(0, end + 1);
-    take(client, trimmed(line));
+    if (end == std::string_view::npos) break;
+    if (lines == kTurn) {
+      read_later(client);
+      break;
+    }
+    take(client, trimmed(rest.substr(0, end)));
+    taken += end + 1;
   }
+  client.input.erase(0, taken);
   // What waits behind a wait may not fill the memory.
   if (client.input.size() > limits_.line * 64) client.leaving = true;
+  client.flush();
   if (client.leaving) gone(client);
+}
+
+void Server::read_later(Client& client) {
+  if (std::exchange(client.has_more, true)) return;
+  outlet_->post([this, &client, at = client.self] {
+    for (auto it = clients_.begin(); it != clients_.end(); ++it) {
+      if (it != at) continue;
+      client.has_more = false;
+      return read(client);
+    }
+  });
 }
 
 void Server::take(Client& client, std::string_view line) {
@@ -181,6 +205,7 @@ void Server::lock(Client& client, const Words& words) {
   }
   Session& session = session_of(client);
   if (session.held.contains(key)) return client.say("200 Acquired");
+  if (session.held.size() >= limits_.locks) return client.say(kTooManyLocks);
   const OwnerId owner = table_.open(space_, key, {});
   client.wanted = key;
   client.waits_for = owner;
@@ -209,13 +234,10 @@ void Server::answered(OwnerId owner, LockErrc result) {
   } else {
     client.say("409 Unavailable");
   }
+  client.flush();
   // Not from within the table.
-  outlet_->post([this, owner, result, &client, at = client.self] {
-    if (result != LockErrc::kOk) table_.close(owner);
-    for (auto it = clients_.begin(); it != clients_.end(); ++it) {
-      if (it == at) return read(client);
-    }
-  });
+  if (result != LockErrc::kOk) outlet_->post([this, owner] { table_.close(owner); });
+  read_later(client);
 }
 
 void Server::unlock(Client& client, const std::string& key) {
@@ -264,10 +286,10 @@ std::string Server::stats() const {
   for (const auto& [id, session] : sessions_) locks += session.held.size();
   return "200 STATS\r\nSTAT clients " + std::to_string(clients_.size()) + "\r\nSTAT locks " +
          std::to_string(locks) + "\r\nSTAT monitoring " + std::to_string(sessions_.size()) +
-         "\r\nEND";
+         "\r\nSTAT resumes 1\r\nEND";
 }
 
-// A connection has ended; its session stays a while, for it may come again.
+// A connection has ended; if it holds anything its session stays a while, for it may come again.
 void Server::gone(Client& client) {
   loop_.timers.cancel(client.idle);
   client.stream.close();
@@ -275,7 +297,10 @@ void Server::gone(Client& client) {
     waiting_.erase(client.waits_for);
     table_.close(client.waits_for);
   }
-  if (Session* session = client.session) {
+  Session* session = std::exchange(client.session, nullptr);
+  if (session != nullptr && session->held.empty()) {
+    end(*session);
+  } else if (session != nullptr) {
     session->client = nullptr;
     session->ending = loop_.timers.schedule(loop_.timers.now() + session->grace, [this, session] {
       session->ending = TimerId::kNone;

@@ -21,9 +21,13 @@ namespace lockfs::elock {
 /// elock's port.
 inline constexpr uint16_t kPort = 11400;
 
+/// What a server says to a client that holds as many locks as it may. The original has no limit.
+inline constexpr std::string_view kTooManyLocks = "400 Too many locks";
+
 /// What a server of elock's protocol allows.
 struct Limits {
   size_t clients = 1000;
+  size_t locks = 10000;                            ///< That one client may hold.
   size_t line = 4096;                              ///< Bytes.
   Duration idle = std::chrono::minutes(10);        ///< Of a client that holds and wants nothing.
   Duration longest_grace = std::chrono::hours(1);  ///< That a client may ask for.
@@ -32,8 +36,10 @@ struct Limits {
 /// Answers elock's protocol (github.com/dustin/elock) from the lock table: a line a request, a line
 /// an answer. A client is a session: its locks outlive its connection by set_timeout (30 s unless
 /// told), in which `conn_id ID` on another connection takes it up again. Unlike the original: a
-/// client that leaves its place in a queue is out of it, an unlock is one, ids cannot be guessed,
-/// and what is no request gets an answer in words. All on the loop.
+/// client that leaves its place in a queue is out of it, an unlock is one, a session that comes
+/// again is as if it had never been away ("STAT resumes 1"), ids cannot be guessed, and what is no
+/// request gets an answer in words. However much one client says, the others have
+/// their turns. All on the loop.
 class Server final : private LockObserver {
  public:
   /// `loop` outlives it.
@@ -69,6 +75,7 @@ class Server final : private LockObserver {
   Server(EventLoop& loop, const Limits& limits);
   void accepted(int fd);
   void read(Client& client);
+  void read_later(Client& client);
   void take(Client& client, std::string_view line);
   void lock(Client& client, const Words& words);
   void unlock(Client& client, const std::string& key);

@@ -28,8 +28,9 @@ std::string set_option(Url& url, const std::string& key, const std::string& valu
   if (!serves && key == "timeout") return set_duration(url.timeout, value, std::chrono::seconds(2));
   if (serves && key == "idle") return set_duration(url.limits.idle, value, std::chrono::seconds(2));
   if (serves && key == "clients") return set_number(url.limits.clients, value, 1);
+  if (serves && key == "locks") return set_number(url.limits.locks, value, 1);
   if (serves && key == "line") return set_number(url.limits.line, value, 64);
-  return serves ? "is unknown; known: clients=N, idle=DUR, line=N"
+  return serves ? "is unknown; known: clients=N, idle=DUR, line=N, locks=N"
                 : "is unknown; known: timeout=DUR";
 }
 

@@ -150,10 +150,17 @@ void LdlmBackend::fail(ClaimId id, LockErrc why) {
   events_->failed(id, why);
 }
 
-// All at once: of several keys the others are good, but nobody counts on them any more.
+// All at once: of several keys the others are good, but nobody counts on them any more. Who holds
+// is told before anybody else can have one.
 void LdlmBackend::lose(ClaimId id, const std::string& why) {
-  release(id);
+  forget(id);
+  Claim claim = std::move(claims_.at(id));
+  claims_.erase(id);
+  stop_waiting_for_server(claim);
+  for (Session* key : claim.keys) will_leave(*key);
   events_->lost(id, "ldlm: " + url_.server.words() + ": " + why);
+  end_asking(claim);
+  for (Session* key : claim.keys) key->leave();
 }
 
 void LdlmBackend::cancel(ClaimId id) {
@@ -206,6 +213,11 @@ void LdlmBackend::left(Session& session) {
   has_left(name);
 }
 
+void LdlmBackend::found(Session& session) {
+  all_is_well();
+  keep(session);
+}
+
 void LdlmBackend::broken(Session& session, const std::string& why, Session::End how) {
   if (std::erase_if(idle_, [&](const Idle& idle) { return idle.session == &session; }) != 0) {
     return end(session);
@@ -226,9 +238,14 @@ void LdlmBackend::broken(Session& session, const std::string& why, Session::End 
   }
   Claim& claim = found->second;
   const bool had = std::erase(claim.keys, &session) != 0;
+  if (had && claim.held) {
+    will_leave(session);
+    lose(id, why);
+    end(session);
+    return has_left(name);
+  }
   if (!had) claim.asks = nullptr;
   end(session);
-  if (had && claim.held) return lose(id, why);
   if (denied) return fail(id, LockErrc::kUnreachable);
   if (claim.patience == TimerId::kNone) wait_for_server(id, claim);
   outlet_->after(kAgain, [this, id] { advance(id); });
@@ -283,9 +300,13 @@ void LdlmBackend::end_asking(Claim& claim) {
 }
 
 void LdlmBackend::give_back(Session& session) {
+  will_leave(session);
+  session.leave();
+}
+
+void LdlmBackend::will_leave(Session& session) {
   session.claim = ClaimId::kNone;
   ++leaving_[session.name()].count;
-  session.leave();
 }
 
 void LdlmBackend::has_left(const std::string& name) {
@@ -302,6 +323,14 @@ void LdlmBackend::in_trouble(const std::string& why) {
   if (logged_ != why) spdlog::warn("ldlm: {}: {}", url_.server.words(), why);
   logged_ = why;
   events_->reach_changed();
+  if (std::exchange(looks_, true)) return;
+  outlet_->after(kLook, [this] { look(); });
+}
+
+// Nobody may ask for a lock for long: that the server is there again is to be known all the same.
+void LdlmBackend::look() {
+  looks_ = false;
+  if (!logged_.empty()) free_session().look();
 }
 
 void LdlmBackend::all_is_well() {

@@ -31,6 +31,8 @@ class LdlmBackend final : public BlindEngine, private ldlm::Session::Events {
   static constexpr auto kAgain = std::chrono::milliseconds(200);
   /// How long is asked nothing when the password is wrong.
   static constexpr auto kDenied = std::chrono::seconds(2);
+  /// How soon a server that was out of reach is looked for, if nobody asks for a lock.
+  static constexpr auto kLook = std::chrono::seconds(3);
   /// Sessions that have no key are kept for the next one.
   static constexpr auto kIdleTime = std::chrono::seconds(10);
   static constexpr size_t kMostIdle = 16;
@@ -77,6 +79,7 @@ class LdlmBackend final : public BlindEngine, private ldlm::Session::Events {
   void refused(Session& session, Session::Refusal why) override;
   void waits(Session& session) override;
   void left(Session& session) override;
+  void found(Session& session) override;
   void broken(Session& session, const std::string& why, Session::End how) override;
 
   void ask(ClaimId id, Claim& claim, bool now, uint32_t size);
@@ -92,8 +95,10 @@ class LdlmBackend final : public BlindEngine, private ldlm::Session::Events {
   void end(Session& session);
   void end_asking(Claim& claim);
   void give_back(Session& session);
+  void will_leave(Session& session);
   void has_left(const std::string& name);
   void in_trouble(const std::string& why);
+  void look();
   void all_is_well();
 
   EventLoop& loop_;
@@ -108,6 +113,7 @@ class LdlmBackend final : public BlindEngine, private ldlm::Session::Events {
   TimePoint denied_until_;
   uint64_t last_token_ = 0;
   std::string logged_;
+  bool looks_ = false;  ///< A look is due.
   std::shared_ptr<Outlet> outlet_;
   net::RpcThread thread_;
   std::unordered_map<Session*, std::unique_ptr<Session>> sessions_;  ///< All.

@@ -82,7 +82,7 @@ void Session::renew() {
   request.set_lock_timeout_seconds(seconds(url_.lease));
   const TimePoint sent = Clock::now();
   unanswered_ = sent;
-  next_ = sent + url_.lease / 3;
+  next_ = sent + interval();
   arm();
   rpc_.call<wire::RenewRequest, wire::LockResponse>(
       kRenew, request,
@@ -96,6 +96,11 @@ void Session::renewed(const std::string& key, TimePoint sent, const grpc::Status
   if (!status.ok()) return fail(status);
   if (unanswered_ == sent) unanswered_.reset();
   if (stage_ == Stage::kLeaving) return unlock();
+  if (stage_ == Stage::kLooking) {
+    stage_ = Stage::kIdle;
+    arm();
+    return events_.found(*this);
+  }
   if (stage_ == Stage::kWaiting) {
     arm();
     return events_.waits(*this);
@@ -112,10 +117,20 @@ void Session::renewed(const std::string& key, TimePoint sent, const grpc::Status
   if (confirmed) events_.taken(*this);
 }
 
-void Session::extend(TimePoint sent) {
-  end_ = sent + url_.lease - url_.lease / kMargin;
-  next_ = sent + url_.lease / 3;
+void Session::look() {
+  name_.clear();
+  key_.clear();
+  stage_ = Stage::kLooking;
+  renew();
 }
+
+void Session::extend(TimePoint sent) {
+  end_ = sent + std::min<Duration>(url_.lease - url_.lease / kMargin, kLongestSilence);
+  next_ = sent + interval();
+}
+
+// Between renewals.
+Duration Session::interval() const { return std::min<Duration>(url_.lease, kLongestSilence) / 3; }
 
 void Session::leave() {
   stage_ = Stage::kLeaving;

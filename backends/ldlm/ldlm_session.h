@@ -17,14 +17,15 @@ namespace lockfs::ldlm {
 /// frees what a session has when its connection ends; so what is in doubt, ends with this. All on
 /// the loop.
 ///
-/// The lease of a key is counted from when its last renewal was sent, and given up a tenth before
-/// its end.
+/// The lease of a key is counted from when the last answered renewal was sent, and given up a tenth
+/// before its end; but after kLongestSilence in any case.
 class Session {
  public:
   /// Of a lease, which is not used.
   static constexpr int kMargin = 10;
-  /// A server ends a connection whose end does not take what it says for ten seconds. Who has had
-  /// no answer to a renewal for a tenth less has nothing any more.
+  /// A server ends a connection whose end does not acknowledge what it says for ten seconds, and it
+  /// may have said something right after the last answer that we had. Who has had none for a tenth
+  /// less has nothing any more, however long the lease.
   static constexpr auto kLongestSilence = std::chrono::seconds(9);
 
   enum class Refusal {
@@ -48,6 +49,8 @@ class Session {
     virtual void waits(Session& session) = 0;
     /// The key was given back; the session has none, and may ask for another.
     virtual void left(Session& session) = 0;
+    /// The server is there, as was asked; the session has no key, and may ask for one.
+    virtual void found(Session& session) = 0;
     /// The session has nothing any more, and is of no more use.
     virtual void broken(Session& session, const std::string& why, End end) = 0;
   };
@@ -62,6 +65,8 @@ class Session {
   void take(const std::string& name, uint32_t size, bool waits);
   /// Gives back the key it has.
   void leave();
+  /// Asks nothing but whether the server is there.
+  void look();
   /// Whether the lease of its key has not ended.
   bool is_held() const { return stage_ == Stage::kHeld && Clock::now() < end_; }
   /// Of the lock it was last asked for.
@@ -78,6 +83,7 @@ class Session {
     kHeld,
     kLeaving,  ///< As soon as the last renewal has its answer.
     kLeft,     ///< The server is told.
+    kLooking,
   };
   void answered(TimePoint sent, const grpc::Status& status, const wire::LockResponse& response);
   void renew();
@@ -85,6 +91,7 @@ class Session {
                const wire::LockResponse& response);
   void unlock();
   void extend(TimePoint sent);
+  Duration interval() const;
   void fail(const grpc::Status& status);
   void fail(const std::string& why, End end = End::kSilent) { events_.broken(*this, why, end); }
   Duration patience() const;

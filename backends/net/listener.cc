@@ -1,23 +1,35 @@
 // SPDX-License-Identifier: MIT
 #include "backends/net/listener.h"
 
+#include <fcntl.h>
 #include <netdb.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <utility>
 
 namespace lockfs::net {
+namespace {
+
+constexpr auto kRest = std::chrono::milliseconds(100);
+
+int open_spare() { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
+
+}  // namespace
 
 Listener::Listener(EventLoop& loop, int fd, Accepted accepted)
-    : loop_(loop), fd_(fd), accepted_(std::move(accepted)) {
-  loop_.watch(fd_, [this] { return accept_one(); });
+    : loop_(loop), fd_(fd), spare_(open_spare()), accepted_(std::move(accepted)) {
+  watch();
 }
 
 Listener::~Listener() {
+  loop_.timers.cancel(resting_);
   loop_.unwatch(fd_);
   close(fd_);
+  if (spare_ >= 0) close(spare_);
 }
 
 tl::expected<std::unique_ptr<Listener>, std::string> Listener::open(EventLoop& loop,
@@ -41,11 +53,35 @@ tl::expected<std::unique_ptr<Listener>, std::string> Listener::open(EventLoop& l
   return std::unique_ptr<Listener>(new Listener(loop, fd, std::move(accepted)));
 }
 
+void Listener::watch() {
+  loop_.watch(fd_, [this] { return accept_one(); });
+}
+
+// Who is not accepted stays, and the loop would be told of him for ever.
 bool Listener::accept_one() {
+  if (spare_ < 0) spare_ = open_spare();
   const int fd = accept4(fd_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
-  if (fd < 0) return false;
-  accepted_(fd);
-  return true;
+  if (fd >= 0) {
+    accepted_(fd);
+    return true;
+  }
+  const bool nobody = errno == EAGAIN || errno == EINTR || errno == ECONNABORTED;
+  if (!nobody && !hang_up_on_one()) rest();
+  return false;
+}
+
+bool Listener::hang_up_on_one() {
+  if (spare_ < 0) return false;
+  close(std::exchange(spare_, -1));
+  const int fd = accept4(fd_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+  if (fd >= 0) close(fd);
+  spare_ = open_spare();
+  return fd >= 0;
+}
+
+void Listener::rest() {
+  loop_.unwatch(fd_);
+  resting_ = loop_.timers.schedule(loop_.timers.now() + kRest, [this] { watch(); });
 }
 
 }  // namespace lockfs::net

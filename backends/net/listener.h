@@ -10,7 +10,7 @@
 
 namespace lockfs::net {
 
-/// A port that others connect to, on the loop.
+/// A port that others connect to, on the loop. Whom no descriptor is left for is hung up on.
 class Listener {
  public:
   /// Gets each connection, which does not block; it is the callee's to close.
@@ -26,10 +26,15 @@ class Listener {
 
  private:
   Listener(EventLoop& loop, int fd, Accepted accepted);
+  void watch();
   bool accept_one();
+  bool hang_up_on_one();
+  void rest();
 
   EventLoop& loop_;
   int fd_;
+  int spare_ = -1;  ///< Given up for a moment when there is no other descriptor.
+  TimerId resting_ = TimerId::kNone;
   Accepted accepted_;
 };
 

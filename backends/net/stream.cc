@@ -161,9 +161,10 @@ void Stream::tune() const {
   setsockopt(fd_, IPPROTO_TCP, TCP_USER_TIMEOUT, &kUnacknowledged, sizeof kUnacknowledged);
 }
 
-void Stream::adopt(int fd) {
+void Stream::adopt(int fd, size_t turn) {
   close();
   fd_ = fd;
+  turn_ = std::min(turn, kTurn);
   tune();
   state_ = State::kOpen;
   loop_.watch(fd_, [this] { return ready(); });
@@ -286,7 +287,7 @@ void Stream::write_some() {
 }
 
 bool Stream::read_some() {
-  std::array<char, 65536> buffer;  // NOLINT(*-member-init): read into.
+  std::array<char, kTurn> buffer;  // NOLINT(*-member-init): read into.
   const uint64_t opens = opens_;
   bool had = false;
   while (opens == opens_) {
@@ -300,7 +301,7 @@ bool Stream::read_some() {
       later = error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE;
       if (n <= 0 && !later && error != SSL_ERROR_ZERO_RETURN) why = tls_words();
     } else {
-      n = recv(fd_, buffer.data(), buffer.size(), 0);
+      n = recv(fd_, buffer.data(), turn_, 0);
       later = n < 0 && (errno == EAGAIN || errno == EINTR);
       if (n < 0) why = words_of(errno);
     }
@@ -311,7 +312,7 @@ bool Stream::read_some() {
       return true;
     }
     events_.received({buffer.data(), static_cast<size_t>(n)});
-    if (tls_ == nullptr && static_cast<size_t>(n) < buffer.size()) return true;
+    if (tls_ == nullptr) return true;  // What is left is told of again, in its turn.
   }
   return had;
 }

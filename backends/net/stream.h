@@ -37,9 +37,12 @@ class Stream {
 
   /// Closes what is open; opened() or closed() follows, not from within.
   void open(const Endpoint& server);
-  /// Takes a connection that was accepted; it is open.
-  void adopt(int fd);
+  /// Takes a connection that was accepted; it is open. At most `turn` bytes of it are received in
+  /// one turn of the loop.
+  void adopt(int fd, size_t turn);
   bool is_open() const { return state_ == State::kOpen; }
+  /// Of one that is being opened: whether the server's name has no address yet.
+  bool is_resolving() const { return state_ == State::kResolving; }
   /// Of an open stream; what cannot be sent at once is sent later.
   void send(std::string_view bytes);
   size_t unsent() const { return out_.size(); }
@@ -47,6 +50,7 @@ class Stream {
   void close();
 
  private:
+  static constexpr size_t kTurn = 65536;
   enum class State { kClosed, kResolving, kConnecting, kHandshake, kOpen };
   struct Address {
     std::vector<char> bytes;  ///< A sockaddr.
@@ -73,6 +77,7 @@ class Stream {
   uint64_t opens_ = 0;  ///< So that what comes late finds another number.
   std::vector<Address> addresses_;
   int fd_ = -1;
+  size_t turn_ = kTurn;
   std::string out_;
   bool watching_writes_ = false;
   std::unique_ptr<ssl_ctx_st, void (*)(ssl_ctx_st*)> context_;

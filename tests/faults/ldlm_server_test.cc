@@ -252,8 +252,28 @@ TEST_F(Ldlm, WithItsConnectionALockIsLostAtOnce) {
   server.kill();
   EXPECT_TRUE(eventually([&] { return is_lost(other); }, 1)) << far.log();
   server.start();
+  const std::string up = "lockfs_backend_up{lockspace=\"default\",backend=\"ldlm\"} 1\n";
+  EXPECT_TRUE(eventually([&] {
+    return slurp(far.path() + "/.lockfs/metrics").find(up) != std::string::npos;
+  })) << "it is known, though nobody asks for a lock";
   EXPECT_TRUE(eventually([&] { return exclusive(far, "after") == 0; })) << far.log();
   EXPECT_THAT(far.log(), HasSubstr("is there again"));
+}
+
+// It ends a connection that does not acknowledge its answers for ten seconds, whatever the lease.
+TEST_F(Ldlm, OfALongLeaseNoMoreIsUsedThanTheServersPatience) {
+  const LdlmServer server;
+  Proxy network(server.port());
+  const Mount far({}, source(network.port(), "?lease=1m"));
+  const int held = open_lock(far, "long");
+  ASSERT_EQ(write_command(held, "EX"), 0);
+  const uint64_t sent = network.sent();
+  EXPECT_TRUE(eventually([&] { return network.sent() > sent; }, 4)) << "it is renewed so soon";
+  network.mute(true);
+  const auto muted = Clock::now();
+  EXPECT_TRUE(eventually([&] { return is_lost(held); }, 15)) << far.log();
+  EXPECT_LT(since(muted), std::chrono::milliseconds(9500));
+  EXPECT_THAT(own(held, "this.error"), HasSubstr("did not answer"));
 }
 
 // Nobody says anything while one waits: that the way is broken is found out all the same.

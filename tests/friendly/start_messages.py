@@ -54,7 +54,7 @@ SERVERS = {
 }
 
 SERVE = [[], ["redis://host"], ["elock:"], ["elock://:0"], ["elock://?clients=0"],
-         ["elock://?line=5"], ["elock://?idle=soon"], ["elock://?timeout=5s"]]
+         ["elock://?line=5"], ["elock://?locks=0"], ["elock://?idle=soon"], ["elock://?timeout=5s"]]
 
 
 def run(section, arguments, done=None, program=LOCKFS):

@@ -15,7 +15,8 @@
 #include "tests/support/proxy.h"
 
 namespace lockfs::test {
-ElockServer::ElockServer(std::string options) : options_(std::move(options)), port_(free_port()) {
+ElockServer::ElockServer(std::string options, rlim_t descriptors, rlim_t most)
+    : options_(std::move(options)), descriptors_{descriptors, most}, port_(free_port()) {
   start();
 }
 
@@ -29,6 +30,7 @@ void ElockServer::start() {
       "elock://127.0.0.1:" + std::to_string(port_) + (options_.empty() ? "" : "?" + options_);
   process_ = std::make_unique<Child>([&] {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (descriptors_.rlim_max != 0) setrlimit(RLIMIT_NOFILE, &descriptors_);
     const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     dup2(null, 2);
     execl(lockfs_binary().c_str(), "lockfs", "serve", url.c_str(), nullptr);

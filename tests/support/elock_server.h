@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
+#include <sys/resource.h>
+
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,17 +14,20 @@ namespace lockfs::test {
 class ElockServer {
  public:
   /// `options` as in the URL, behind its '?'.
-  explicit ElockServer(std::string options = "");
+  /// It has at most `descriptors`, and may raise that to `most` of them; 0: as the test itself.
+  explicit ElockServer(std::string options = "", rlim_t descriptors = 0, rlim_t most = 0);
   ElockServer(const ElockServer&) = delete;
   ElockServer& operator=(const ElockServer&) = delete;
 
   int port() const { return port_; }
+  pid_t pid() const { return process_->pid(); }
   void signal(int number) const { process_->signal(number); }
   void kill();
   void start();
 
  private:
   std::string options_;
+  rlimit descriptors_{};
   int port_ = 0;
   std::unique_ptr<Child> process_;
 };
