@@ -324,10 +324,16 @@ void EtcdBackend::look_at(const std::string& space, const std::string& name,
         if (before == there) return;
         outlet_->after(kTellTime, [this, space, seen, before] {
           if (before == 0 || seen() != before || !mirror_.knows(space)) return;
-          spdlog::warn("etcd: {} has not told of a change", cluster_);
-          load_again(space, Duration::zero());
+          missed(space);
         });
       });
+}
+
+// What waits for the lockspace goes on when it is loaded.
+void EtcdBackend::missed(const std::string& space) {
+  if (!mirror_.knows(space)) return;
+  spdlog::warn("etcd: {} has not told of a change", cluster_);
+  load_again(space, Duration::zero());
 }
 
 // A key of our lease that nobody here knows of may be one whose end is not told yet.

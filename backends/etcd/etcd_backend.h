@@ -22,7 +22,7 @@ namespace lockfs {
 /// `etcd://`: the locks of all mounts, and of all programs that use etcd's concurrency recipe, of
 /// one cluster. A claim is a key of this mount's lease; the keys of a lock, in the order in which
 /// they were made, are its queue (etcd::Queue). To acquire is one transaction; whoever must wait
-/// sees in the mirror when its turn has come, and asks nobody. All on the loop.
+/// sees in the mirror when its turn has come, and then looks whether it has. All on the loop.
 ///
 /// For each lock there is one operation on its way at a time, and each says of which revision of
 /// our key it speaks: what an ended connection delivers late changes nothing any more, or makes a
@@ -112,14 +112,24 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
   Place* find(const std::string& place);
   void step(Place& place);
   bool adopt(Place& place);
+  /// Gets all keys of a lock as the cluster has them at that revision, and the ask that it was for.
+  /// The mirror may have later news then, or not all of it yet; but nothing in it is proven wrong.
+  using Seen = std::function<void(Place& place, const Queue& now, int64_t revision, Ask& ask)>;
+  void look(Place& place, Seen seen);
+  void look_at_own(Place& place);
+  void missed(const std::string& space);
   void send_acquire(Place& place);
   void acquired(Place& place, const Entry& sent, const Answer& answer, const Ask* ask);
   void send_try(Place& place);
   void tried(Place& place, const Entry& sent, const Answer& answer, const Ask* ask);
   void wait_turn(Place& place);
+  void wait_behind(Place& place, const Entry& blocker);
+  void take_turn(Place& place, const Queue& now, int64_t revision, const Ask& ask);
   void convert(Place& place);
+  void convert_by(Place& place, const Queue& now, int64_t revision, Ask& ask);
+  void wait_for_others(Place& place);
+  bool is_deadlock(Place& place, Queue::Turn turn);
   void convert_now(Place& place, const Queue::Conversion& conversion, int64_t revision);
-  void look_again(Place& place);
   void keep_up(Place& place);
   void send_delete(Place& place);
   /// What an operation is for. The grant and the refusal of an ask are of the ask that it was sent
@@ -127,7 +137,7 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
   enum class For { kGrant, kAsk, kKey };
   void put(Place& place, const Entry& entry, For what);
   /// Done gets the ask for which it was, or null: it is over.
-  using Done = std::function<void(Place& place, const Answer& answer, const Ask* ask)>;
+  using Done = std::function<void(Place& place, const Answer& answer, Ask* ask)>;
   void transact(Place& place, const Txn& txn, For what, Done done);
   void retry(Place& place, Duration time);
   void granted(Place& place, int64_t token);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The way of a claim: asked for, in the queue, granted, given up.
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -168,9 +169,26 @@ bool EtcdBackend::adopt(Place& place) {
   const int64_t revision = mirror_.revision(place.space);
   if (revision < place.own.mod) return false;
   const Entry* seen = mirror_.entry(place.space, place.name, session_.owner());
-  const bool news = seen != nullptr ? seen->mod > place.own.mod : place.own.create != 0;
+  if (seen == nullptr && place.own.create != 0) {
+    look_at_own(place);
+    return true;
+  }
+  const bool news = seen != nullptr && seen->mod > place.own.mod;
   if (news) resync(place, seen, revision);
   return news;
+}
+
+// That our key is gone may be true, or only that nobody has told of it.
+void EtcdBackend::look_at_own(Place& place) {
+  Txn txn;
+  txn.add_success()->mutable_request_range()->set_key(key_of(place));
+  transact(place, txn, For::kKey, [this](Place& asked, const Answer& answer, const Ask* /*ask*/) {
+    const auto& own = answer.responses(0).response_range();
+    if (own.kvs_size() == 0 || own.kvs(0).mod_revision() != asked.own.mod) {
+      return resync_with(asked, own, answer.header().revision());
+    }
+    missed(asked.space);
+  });
 }
 
 // As etcd's recipe does it: our key, unless it is there, and who else is there.
@@ -205,6 +223,7 @@ void EtcdBackend::acquired(Place& place, const Entry& sent, const Answer& answer
   if (blocker != nullptr && ask->now) return fail(place, LockErrc::kWouldBlock);
   if (blocker != nullptr) place.blocker = blocker->owner;
   place.looked_at = Clock::now();
+  if (mirror_.lacks(place.space, place.name, queue, revision)) missed(place.space);
   step(place);
 }
 
@@ -248,14 +267,28 @@ void EtcdBackend::wait_turn(Place& place) {
   if (before == nullptr || !Queue::stands_before(*before, place.own)) {
     before = queue == nullptr ? nullptr : queue->blocker(place.own);
   }
-  if (before != nullptr) {
-    place.blocker = before->owner;
-    if (place.ask->now) return fail(place, LockErrc::kWouldBlock);
-    return keep_up(place);
+  if (before != nullptr) return wait_behind(place, *before);
+  look(place, [this](Place& asked, const Queue& now, int64_t revision, const Ask& ask) {
+    take_turn(asked, now, revision, ask);
+  });
+}
+
+void EtcdBackend::wait_behind(Place& place, const Entry& blocker) {
+  place.blocker = blocker.owner;
+  if (place.ask->now) return fail(place, LockErrc::kWouldBlock);
+  keep_up(place);
+}
+
+// By what the cluster says itself.
+void EtcdBackend::take_turn(Place& place, const Queue& now, int64_t revision, const Ask& ask) {
+  if (const Entry* before = now.blocker(place.own)) {
+    return mirror_.revision(place.space) > revision ? step(place) : wait_behind(place, *before);
   }
   // What it was made by is its token, unless somebody had a greater one meanwhile.
-  const bool late = place.missed || queue == nullptr || queue->last_converted() > place.own.create;
-  if (!late || !is_exclusive(place.ask->mode)) return granted(place, place.own.create);
+  const Queue* queue = mirror_.queue(place.space, place.name);
+  const bool late = place.missed || queue == nullptr ||
+                    std::max(queue->last_converted(), now.last_converted()) > place.own.create;
+  if (!late || !is_exclusive(ask.mode)) return granted(place, place.own.create);
   Entry entry = place.own;
   entry.converted = true;
   put(place, entry, For::kGrant);
@@ -306,7 +339,7 @@ void EtcdBackend::transact(Place& place, const Txn& txn, For what, Done done) {
     Place* asked = find(at);
     if (asked == nullptr) return;
     asked->busy = false;
-    const Ask* ask = asked->ask && asked->ask->number == number ? &*asked->ask : nullptr;
+    Ask* ask = asked->ask && asked->ask->number == number ? &*asked->ask : nullptr;
     if (answer != nullptr) return done(*asked, *answer, ask);
     if (ask != nullptr && what != For::kKey) return fail(*asked, LockErrc::kUnreachable);
     retry(*asked, kRetry);

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // What a claim holds becomes more or less, and others are shown it.
+#include <utility>
+
 #include "backends/etcd/etcd_backend.h"
 #include "backends/etcd/txn.h"
 
@@ -33,25 +35,43 @@ void EtcdBackend::convert(Place& place) {
   if (mirror_.revision(place.space) < place.own.mod) return;
   const Queue* queue = mirror_.queue(place.space, place.name);
   const Queue nobody;
-  const auto conversion = (queue == nullptr ? nobody : *queue).convertible(place.own, mode);
-  if (conversion.turn == Queue::Turn::kNow) {
-    return convert_now(place, conversion, mirror_.revision(place.space));
+  const auto turn = (queue == nullptr ? nobody : *queue).convertible(place.own, mode).turn;
+  if (turn == Queue::Turn::kNow || place.ask->now || is_deadlock(place, turn)) {
+    return look(place, [this](Place& asked, const Queue& now, int64_t revision, Ask& ask) {
+      convert_by(asked, now, revision, ask);
+    });
   }
-  if (place.ask->now) return look_again(place);
-  if (place.own.to != mode) {
-    Entry entry = place.own;
-    entry.to = mode;
-    entry.words = place.words;
-    return put(place, entry, For::kAsk);
+  if (place.own.to != mode) wait_for_others(place);
+}
+
+// By what the cluster says itself.
+void EtcdBackend::convert_by(Place& place, const Queue& now, int64_t revision, Ask& ask) {
+  const auto conversion = now.convertible(place.own, ask.mode);
+  if (conversion.turn == Queue::Turn::kNow) return convert_now(place, conversion, revision);
+  if (ask.now) return fail(place, LockErrc::kWouldBlock);
+  if (place.own.to != ask.mode) return wait_for_others(place);
+  if (is_deadlock(place, conversion.turn)) return fail(place, LockErrc::kDeadlock);
+  if (mirror_.revision(place.space) > revision) step(place);
+}
+
+// Whoever sees that it asks for more stands back.
+void EtcdBackend::wait_for_others(Place& place) {
+  Entry entry = place.own;
+  entry.to = place.ask->mode;
+  entry.words = place.words;
+  put(place, entry, For::kAsk);
+}
+
+bool EtcdBackend::is_deadlock(Place& place, Queue::Turn turn) {
+  auto& since = place.ask->deadlocked;
+  if (turn != Queue::Turn::kDeadlock || place.own.to != place.ask->mode) {
+    since.reset();
+    return false;
   }
-  if (conversion.turn != Queue::Turn::kDeadlock) {
-    place.ask->deadlocked.reset();
-  } else if (!place.ask->deadlocked) {
-    place.ask->deadlocked = loop_.timers.now();
-    retry(place, kStands);
-  } else if (loop_.timers.now() - *place.ask->deadlocked >= kStands) {
-    fail(place, LockErrc::kDeadlock);
-  }
+  if (since) return loop_.timers.now() - *since >= kStands;
+  since = loop_.timers.now();
+  retry(place, kStands);
+  return false;
 }
 
 // Unless anybody has come or changed anything since that revision.
@@ -81,17 +101,24 @@ void EtcdBackend::convert_now(Place& place, const Queue::Conversion& conversion,
            });
 }
 
-// Who would not wait is not refused for what the mirror has not heard yet.
-void EtcdBackend::look_again(Place& place) {
+// A message may be lost: etcd before 3.4.36 and 3.5.18 forgets some where a watcher is slow. So
+// what is granted, or refused for ever, is so by a read that needs a quorum.
+void EtcdBackend::look(Place& place, Seen seen) {
   Txn txn;
   etcd::read_all(*txn.add_success()->mutable_request_range(), keys_.lock(place.space, place.name));
-  transact(place, txn, For::kAsk, [this](Place& asked, const Answer& answer, const Ask* ask) {
-    if (ask == nullptr || !asked.held) return step(asked);
-    const Queue queue = queue_in(asked, answer.responses(0).response_range());
-    const auto conversion = queue.convertible(asked.own, ask->mode);
-    if (conversion.turn != Queue::Turn::kNow) return fail(asked, LockErrc::kWouldBlock);
-    convert_now(asked, conversion, answer.header().revision());
-  });
+  transact(place, txn, For::kAsk,
+           [this, seen = std::move(seen)](Place& asked, const Answer& answer, Ask* ask) {
+             if (ask == nullptr) return step(asked);
+             const int64_t revision = answer.header().revision();
+             const Queue now = queue_in(asked, answer.responses(0).response_range());
+             const Entry* own = now.find(session_.owner());
+             if (own == nullptr || own->mod != asked.own.mod) {
+               asked.missed = true;
+               return resync(asked, own, revision);
+             }
+             if (mirror_.lacks(asked.space, asked.name, now, revision)) return missed(asked.space);
+             seen(asked, now, revision, *ask);
+           });
 }
 
 // Others are to see who holds or waits, and no more than what is held. But a conversion counts from

@@ -140,6 +140,15 @@ int64_t Mirror::revision(std::string_view space) const {
   return known == nullptr || !known->loaded ? 0 : known->revision;
 }
 
+bool Mirror::lacks(std::string_view space, std::string_view name, const Queue& now,
+                   int64_t revision) const {
+  const int64_t known = this->revision(space);
+  if (known > revision) return false;  // What is missing may be gone since.
+  const Queue nobody;
+  const Queue* here = queue(space, name);
+  return (here == nullptr ? nobody : *here).lacks(now, known);
+}
+
 std::vector<std::string> Mirror::of_owner(std::string_view space, std::string_view owner) const {
   std::vector<std::string> out;
   const Space* known = find(space);

@@ -81,6 +81,10 @@ class Mirror {
   const Entry* entry(std::string_view space, std::string_view name, std::string_view owner) const;
   /// All of a lockspace that was changed up to it is here.
   int64_t revision(std::string_view space) const;
+  /// Do keys of a lock, as of `revision`, prove that a change was never told? What may still be on
+  /// its way proves nothing.
+  bool lacks(std::string_view space, std::string_view name, const Queue& now,
+             int64_t revision) const;
   /// The names of locks that have a key of this owner.
   std::vector<std::string> of_owner(std::string_view space, std::string_view owner) const;
 

@@ -66,6 +66,10 @@ class Queue {
   /// who asked before wait for it; before it has asked itself all others have.
   Conversion convertible(const Entry& entry, Mode to) const;
 
+  /// Is a change missing here, though all up to revision `known` should be here? `now` are all keys
+  /// of the lock, or the first, as of a later revision than anything here.
+  bool lacks(const Queue& now, int64_t known) const;
+
   /// Does anybody wait for `entry` to give up what it holds?
   bool wanted(const Entry& entry) const;
 
