@@ -13,11 +13,7 @@ namespace lockfs {
 namespace {
 
 constexpr auto kStartTime = std::chrono::seconds(2);
-constexpr auto kLookTime = std::chrono::seconds(8);
-// So long a change may be on its way.
-constexpr auto kTellTime = std::chrono::seconds(1);
 constexpr auto kLoadAgain = std::chrono::milliseconds(500);
-constexpr auto kSweepTime = std::chrono::milliseconds(500);
 
 }  // namespace
 
@@ -146,16 +142,8 @@ void EtcdBackend::loaded(const std::string& space, const Answer* answer) {
     const std::string pins = keys_.pins(space);
     session_.watch(watch, locks, etcd::Keys::end_of(locks), revision + 1);
     session_.watch(watch + 1, pins, etcd::Keys::end_of(pins), revision + 1);
-    std::vector<std::string> places;
-    for (const auto& [at, place] : places_) {
-      if (place.space == space) places.push_back(at);
-    }
-    for (const std::string& at : places) {
-      Place* place = find(at);
-      if (place == nullptr) continue;
-      place->missed = true;
-      step(*place);
-    }
+    for (auto& [at, place] : places_) place.missed = place.missed || place.space == space;
+    step_all(space);
     for (const std::string& name : mirror_.of_owner(space, session_.owner())) {
       if (find(place_of(space, name)) == nullptr) suspect(space, name);
     }
@@ -167,6 +155,16 @@ void EtcdBackend::loaded(const std::string& space, const Answer* answer) {
   for (const Question& question : questions.mapped()) {
     mirror_.knows(space) ? question.work()
                          : events_->answered(question.query, LockErrc::kUnreachable, {});
+  }
+}
+
+void EtcdBackend::step_all(const std::string& space) {
+  std::vector<std::string> places;
+  for (const auto& [at, place] : places_) {
+    if (place.space == space) places.push_back(at);
+  }
+  for (const std::string& at : places) {
+    if (Place* place = find(at)) step(*place);
   }
 }
 
@@ -291,68 +289,6 @@ void EtcdBackend::resync(Place& place, const Entry* own, int64_t revision) {
     if (!fits) place.doomed = own->create;
   }
   step(place);
-}
-
-// A watch should tell everything. Who has waited for long looks all the same whether the key that
-// it waits for is as the mirror has it (some members have lost events: etcd before 3.4.36
-// and 3.5.18).
-void EtcdBackend::look_around() {
-  outlet_->after(kLookTime / 4, [this] { look_around(); });
-  if (!session_.up()) return;
-  for (auto& [at, place] : places_) {
-    const bool waits = place.ask && !place.blocker.empty() && mirror_.knows(place.space);
-    if (!waits || Clock::now() - place.looked_at < kLookTime) continue;
-    place.looked_at = Clock::now();
-    look_at(place.space, place.name, place.blocker);
-  }
-}
-
-void EtcdBackend::look_at(const std::string& space, const std::string& name,
-                          const std::string& owner) {
-  etcd::wire::RangeRequest range;
-  range.set_key(keys_.lock(space, name) + owner);
-  const auto seen = [this, space, name, owner] {
-    const Entry* entry = mirror_.entry(space, name, owner);
-    return entry == nullptr ? 0 : entry->mod;
-  };
-  session_.call<etcd::wire::RangeRequest, etcd::wire::RangeResponse>(
-      "/etcdserverpb.KV/Range", range,
-      [this, space, seen](const etcd::wire::RangeResponse* answer) {
-        if (answer == nullptr) return;
-        const int64_t there = answer->kvs_size() == 0 ? 0 : answer->kvs(0).mod_revision();
-        const int64_t before = seen();
-        if (before == there) return;
-        outlet_->after(kTellTime, [this, space, seen, before] {
-          if (before == 0 || seen() != before || !mirror_.knows(space)) return;
-          missed(space);
-        });
-      });
-}
-
-// What waits for the lockspace goes on when it is loaded.
-void EtcdBackend::missed(const std::string& space) {
-  if (!mirror_.knows(space)) return;
-  spdlog::warn("etcd: {} has not told of a change", cluster_);
-  load_again(space, Duration::zero());
-}
-
-// A key of our lease that nobody here knows of may be one whose end is not told yet.
-void EtcdBackend::suspect(const std::string& space, const std::string& name) {
-  strays_.emplace(space, name);
-  if (std::exchange(sweeping_, true)) return;
-  outlet_->after(kSweepTime, [this] { sweep(); });
-}
-
-void EtcdBackend::sweep() {
-  sweeping_ = false;
-  for (const auto& [space, name] : std::exchange(strays_, {})) {
-    const bool ours = mirror_.entry(space, name, session_.owner()) != nullptr;
-    if (!ours || find(place_of(space, name)) != nullptr) continue;
-    Place& place = places_[place_of(space, name)];
-    place.space = space;
-    place.name = name;
-    step(place);
-  }
 }
 
 }  // namespace lockfs

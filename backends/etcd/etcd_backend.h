@@ -83,7 +83,6 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
     bool missed = false;  ///< While it waited, not everything was seen.
     bool contended = false;
     std::string blocker;  ///< The owner of a key that stands before ours.
-    TimePoint looked_at;  ///< When that was looked at last.
   };
 
   void came_up() override;
@@ -151,7 +150,10 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
   void resync(Place& place, const Entry* own, int64_t revision);
   void resync_with(Place& place, const etcd::wire::RangeResponse& own, int64_t revision);
   void look_around();
-  void look_at(const std::string& space, const std::string& name, const std::string& owner);
+  void look_over(const std::string& space, const std::string& from);
+  void looked_over(const std::string& space, const std::string& from,
+                   const etcd::wire::RangeResponse& answer);
+  void step_all(const std::string& space);
   void suspect(const std::string& space, const std::string& name);
   void sweep();
 
@@ -174,6 +176,12 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
   std::unordered_map<ClaimId, Place*> by_id_;
   std::set<std::string> spaces_;  ///< Which the mirror is to know.
   std::map<std::string, std::vector<Question>> loading_;
+  /// How far a lockspace was compared with the cluster.
+  struct Overview {
+    std::string from;   ///< What comes next.
+    TimePoint done_at;  ///< When it was all.
+  };
+  std::map<std::string, Overview> overviews_;
   std::set<std::pair<std::string, std::string>> strays_;  ///< Keys of ours that nobody here wants.
   bool sweeping_ = false;
   std::shared_ptr<Outlet> outlet_;

@@ -178,19 +178,6 @@ bool EtcdBackend::adopt(Place& place) {
   return news;
 }
 
-// That our key is gone may be true, or only that nobody has told of it.
-void EtcdBackend::look_at_own(Place& place) {
-  Txn txn;
-  txn.add_success()->mutable_request_range()->set_key(key_of(place));
-  transact(place, txn, For::kKey, [this](Place& asked, const Answer& answer, const Ask* /*ask*/) {
-    const auto& own = answer.responses(0).response_range();
-    if (own.kvs_size() == 0 || own.kvs(0).mod_revision() != asked.own.mod) {
-      return resync_with(asked, own, answer.header().revision());
-    }
-    missed(asked.space);
-  });
-}
-
 // As etcd's recipe does it: our key, unless it is there, and who else is there.
 void EtcdBackend::send_acquire(Place& place) {
   const Entry sent = entry_of(place);
@@ -222,7 +209,6 @@ void EtcdBackend::acquired(Place& place, const Entry& sent, const Answer& answer
   if (blocker == nullptr && !first.more()) return granted(place, revision);
   if (blocker != nullptr && ask->now) return fail(place, LockErrc::kWouldBlock);
   if (blocker != nullptr) place.blocker = blocker->owner;
-  place.looked_at = Clock::now();
   if (mirror_.lacks(place.space, place.name, queue, revision)) missed(place.space);
   step(place);
 }

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
 // What a claim holds becomes more or less, and others are shown it.
-#include <utility>
-
 #include "backends/etcd/etcd_backend.h"
 #include "backends/etcd/txn.h"
 
@@ -98,26 +96,6 @@ void EtcdBackend::convert_now(Place& place, const Queue::Conversion& conversion,
              asked.own = entry;
              asked.own.mod = now;
              ask != nullptr ? granted(asked, now) : step(asked);
-           });
-}
-
-// A message may be lost: etcd before 3.4.36 and 3.5.18 forgets some where a watcher is slow. So
-// what is granted, or refused for ever, is so by a read that needs a quorum.
-void EtcdBackend::look(Place& place, Seen seen) {
-  Txn txn;
-  etcd::read_all(*txn.add_success()->mutable_request_range(), keys_.lock(place.space, place.name));
-  transact(place, txn, For::kAsk,
-           [this, seen = std::move(seen)](Place& asked, const Answer& answer, Ask* ask) {
-             if (ask == nullptr) return step(asked);
-             const int64_t revision = answer.header().revision();
-             const Queue now = queue_in(asked, answer.responses(0).response_range());
-             const Entry* own = now.find(session_.owner());
-             if (own == nullptr || own->mod != asked.own.mod) {
-               asked.missed = true;
-               return resync(asked, own, revision);
-             }
-             if (mirror_.lacks(asked.space, asked.name, now, revision)) return missed(asked.space);
-             seen(asked, now, revision, *ask);
            });
 }
 

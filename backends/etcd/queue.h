@@ -41,10 +41,13 @@ void read_value(std::string_view value, Entry& entry);
 /// for more stands before all that are made after it asked.
 class Queue {
  public:
+  using Place = std::pair<int64_t, std::string>;  ///< Of one revision there may be several keys.
+
   void put(Entry entry);
   void erase(std::string_view owner);
   bool empty() const { return entries_.empty(); }
   const Entry* find(std::string_view owner) const;
+  const auto& entries() const { return entries_; }
 
   /// Must `other` wait for `one`?
   static bool stands_before(const Entry& one, const Entry& other);
@@ -78,7 +81,6 @@ class Queue {
   std::vector<RemoteClaim> claims(std::string_view self, std::string_view key) const;
 
  private:
-  using Place = std::pair<int64_t, std::string>;  ///< Of one revision there may be several keys.
   static Place place_of(const Entry& entry) { return {entry.create, entry.owner}; }
   const Entry* first_blocker(const Entry& entry) const;
 

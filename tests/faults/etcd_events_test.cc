@@ -121,5 +121,32 @@ TEST_F(EtcdEvents, WhatIsHeldIsNotLostForAnUntoldKeyOfItsOwn) {
   EXPECT_EQ(write_command(waits, "EX timeout=10s"), 0);
 }
 
+TEST_F(EtcdEvents, AnUntoldDeletionHoldsNobodyUpForLong) {
+  share("ghost");
+  const int fd = hold_shared("ghost");
+  lose("ghost", [&] { unshare("ghost"); });
+  EXPECT_EQ(write_command(fd, "EX timeout=20s"), 0);
+}
+
+// Also where something changes all the time, and where somebody has keys that are none of a lock.
+TEST_F(EtcdEvents, AnUntoldDeletionIsFoundInABusyLockspace) {
+  server_->ctl("put default/nameless x");
+  share("ghost");
+  tell();
+  lose("ghost", [&] { unshare("ghost"); });
+  ASSERT_EQ(exclusive(*blind_, "ghost"), EEXIST);
+  Child busy([&] {
+    for (int i = 0;; ++i) {
+      const std::string path = sees_->lock("busy" + std::to_string(i % 50));
+      close(open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+    }
+    return 0;
+  });
+  EXPECT_TRUE(eventually([&] { return exclusive(*blind_, "ghost") == 0; }, 25));
+  const std::string log = blind_->log();
+  const size_t first = log.find("has not told of a change");
+  EXPECT_EQ(log.find("has not told of a change", first + 1), std::string::npos) << log;
+}
+
 }  // namespace
 }  // namespace lockfs::test
