@@ -26,6 +26,7 @@ EtcdBackend::EtcdBackend(EventLoop& loop, const etcd::Url& url)
       session_(loop, url, *this) {
   traits_.name = "etcd";
   traits_.contention_hints = true;
+  traits_.strict_turns = true;
   traits_.other_nodes = true;
   traits_.keeps_pins = true;
   traits_.joins = true;

@@ -119,6 +119,7 @@ void EtcdBackend::granted(Place& place, int64_t token) {
   const Mode mode = place.ask->mode;
   end_ask(place);
   if (place.held != mode) place.contended = false;  // Of what it was.
+  const bool fresh = !place.held;
   place.held = mode;
   place.missed = false;
   place.blocker.clear();
@@ -126,11 +127,14 @@ void EtcdBackend::granted(Place& place, int64_t token) {
   if (is_exclusive(mode)) {
     tokens = {static_cast<uint64_t>(token), static_cast<uint64_t>(token) + 1};
   }
-  outlet_->post([this, id = place.id] {
+  const ClaimId id = place.id;
+  if (fresh) hint(place);
+  if (find(id) == nullptr) return;
+  outlet_->post([this, id] {
     if (Place* still = find(id); still != nullptr && still->held) hint(*still);
     if (Place* still = find(id)) step(*still);
   });
-  events_->granted(place.id, mode, tokens);
+  events_->granted(id, mode, tokens);
 }
 
 void EtcdBackend::hint(Place& place) {

@@ -60,6 +60,32 @@ TEST_F(Etcd, EtcdctlAndTheMountExcludeEachOtherInOneQueue) {
   EXPECT_THAT(all, ElementsAre("etcdctl", "mount", "etcdctl-again"));
 }
 
+// Who asked on the mount before goes first, who asked after it does not.
+TEST_F(Etcd, NobodyOfAMountOvertakesEtcdctl) {
+  const EtcdServer server;
+  const Mount mount({}, source(server));
+  const std::string order = server.directory() + "/order";
+  const int held = open_lock(mount, "turn");
+  ASSERT_EQ(write_command(held, "EX"), 0);
+  std::vector<std::unique_ptr<Child>> all;
+  const auto ask = [&](const std::string& who) {
+    all.push_back(std::make_unique<Child>([&mount, who, order] {
+      const int fd = open(mount.lock("turn").c_str(), O_RDWR | O_CREAT, 0666);
+      const int result = write_command(fd, "EX timeout=20s");
+      if (result == 0) std::ofstream(order, std::ios::app) << who << "\n";
+      return result != 0 ? result : write_command(fd, "UN");
+    }));
+    return eventually([&] { return waiters(mount, "turn") == all.size(); });
+  };
+  ASSERT_TRUE(ask("before"));
+  all.push_back(foreign(server, "default/turn", "echo etcdctl >>" + order));
+  ASSERT_TRUE(eventually([&] { return waiters(mount, "turn") == 2; }));
+  for (const std::string who : {"after", "later", "last"}) ASSERT_TRUE(ask(who));
+  ASSERT_EQ(write_command(held, "UN"), 0);
+  for (const auto& child : all) EXPECT_EQ(child->wait(), 0);
+  EXPECT_EQ(slurp(order), "before\netcdctl\nafter\nlater\nlast\n");
+}
+
 TEST_F(Etcd, WhatEtcdctlHoldsIsShownAndRefusedAndWaitedFor) {
   const EtcdServer server;
   const Mount mount({}, source(server));
