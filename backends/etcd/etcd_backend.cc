@@ -224,7 +224,7 @@ void EtcdBackend::went_down(const std::string& /*why*/) {
     place.busy = false;
     place.blocker.clear();
     // Who is in the queue stays there as long as the lease does.
-    if (place.ask && (place.ask->now || place.own.create == 0)) waiting.push_back(place.id);
+    if (place.ask && (place.ask->now || !is_queued(place))) waiting.push_back(place.id);
   }
   for (const ClaimId id : waiting) {
     if (Place* place = find(id)) wait_for_cluster(*place);

@@ -145,6 +145,7 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
   void end_ask(Place& place);
   void forsake(Place& place);
   void lose(Place& place, const std::string& why);
+  static bool is_queued(const Place& place);
   void wait_for_cluster(Place& place);
   /// Our key is not as we thought: what it is as of a revision.
   void resync(Place& place, const Entry* own, int64_t revision);

@@ -50,7 +50,14 @@ void EtcdBackend::acquire(ClaimId id, std::string_view lockspace, std::string_vi
   });
 }
 
-// The cluster may be back in a moment.
+// Does the cluster have of us what is asked for, so that it is granted when its turn comes?
+bool EtcdBackend::is_queued(const Place& place) {
+  const Entry& own = place.own;
+  if (!place.ask || own.create == 0 || own.create == place.doomed) return false;
+  return place.held ? own.to == place.ask->mode : own.mode == place.ask->mode;
+}
+
+// The cluster may be back in a moment; whoever it has heard is patient then.
 void EtcdBackend::wait_for_cluster(Place& place) {
   if (!session_.up() && session_.refused()) return fail(place, LockErrc::kUnreachable);
   loop_.timers.cancel(place.ask->patience);
