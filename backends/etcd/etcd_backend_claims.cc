@@ -66,6 +66,7 @@ void EtcdBackend::wait_for_cluster(Place& place) {
         Place* late = find(id);
         if (late == nullptr || !late->ask || late->ask->number != number) return;
         late->ask->patience = TimerId::kNone;
+        if (session_.up() && mirror_.knows(late->space)) return;
         fail(*late, LockErrc::kUnreachable);
       });
 }
