@@ -57,6 +57,7 @@ std::vector<std::pair<std::string, std::string>> EtcdBackend::status() const {
 // there.
 void EtcdBackend::join(QueryId query, std::string_view lockspace, mode_t /*mode*/) {
   const std::string space(lockspace);
+  left_.erase(space);
   if (mirror_.knows(space)) return events_->answered(query, LockErrc::kOk, {});
   loading_[space].push_back(
       {query, [this, query] { events_->answered(query, LockErrc::kOk, {}); }, true});
@@ -74,6 +75,7 @@ void EtcdBackend::join(QueryId query, std::string_view lockspace, mode_t /*mode*
 void EtcdBackend::leave(QueryId query, std::string_view lockspace, bool /*force*/) {
   const std::string space(lockspace);
   spaces_.erase(space);
+  left_.erase(space);
   load_again(space, Duration::zero());
   events_->answered(query, LockErrc::kOk, {});
 }
@@ -211,7 +213,9 @@ std::string EtcdBackend::trouble() const { return session_.up() ? "" : session_.
 
 void EtcdBackend::came_up() {
   events_->reach_changed();
-  for (const auto& [at, place] : places_) spaces_.insert(place.space);
+  for (const auto& [at, place] : places_) {
+    if (spaces_.insert(place.space).second) left_[place.space] = Clock::now();
+  }
   for (const std::string& space : std::set<std::string>(spaces_)) load(space);
 }
 

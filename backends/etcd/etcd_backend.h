@@ -155,6 +155,7 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
   void looked_over(const std::string& space, const std::string& from,
                    const etcd::wire::RangeResponse& answer);
   void step_all(const std::string& space);
+  void forget_left();
   void suspect(const std::string& space, const std::string& name);
   void sweep();
 
@@ -176,6 +177,8 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
   std::unordered_map<std::string, Place> places_;
   std::unordered_map<ClaimId, Place*> by_id_;
   std::set<std::string> spaces_;  ///< Which the mirror is to know.
+  /// Of these, those that were left before all was known of our keys; and since when they are here.
+  std::map<std::string, TimePoint> left_;
   std::map<std::string, std::vector<Question>> loading_;
   /// How far a lockspace was compared with the cluster.
   struct Overview {

@@ -160,6 +160,10 @@ void EtcdBackend::step(Place& place) {
   const bool wanted = place.held || place.ask;
   // To delete it nothing else is to be known: nobody may have this lockspace any more.
   if (!wanted && place.own.create != 0) return send_delete(place);
+  if (!wanted && !spaces_.contains(place.space)) {
+    places_.erase(place_of(place.space, place.name));
+    return;
+  }
   if (!mirror_.knows(place.space) || adopt(place)) return;
   if (place.ask && place.ask->cancelled) return fail(place, LockErrc::kInterrupted);
   if (place.own.create != 0 && place.doomed == place.own.create) return send_delete(place);

@@ -4,6 +4,7 @@
 // quorum, and now and then all that the mirror has is compared.
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "backends/etcd/etcd_backend.h"
@@ -55,11 +56,25 @@ void EtcdBackend::look_at_own(Place& place) {
 void EtcdBackend::look_around() {
   outlet_->after(kLookTime / 4, [this] { look_around(); });
   if (!session_.up()) return;
+  forget_left();
   std::erase_if(overviews_, [this](const auto& item) { return !spaces_.contains(item.first); });
   for (const std::string& space : spaces_) {
     if (!mirror_.knows(space)) continue;
     const bool due = Clock::now() - overviews_[space].done_at >= kLookTime;
     if (due) look_over(space, overviews_[space].from);
+  }
+}
+
+// So long a key of ours may still come.
+void EtcdBackend::forget_left() {
+  for (const auto& [space, since] : std::map<std::string, TimePoint>(left_)) {
+    const bool needed = std::any_of(places_.begin(), places_.end(), [&s = space](const auto& item) {
+      return item.second.space == s;
+    });
+    if (needed || Clock::now() - since < kLookTime) continue;
+    left_.erase(space);
+    spaces_.erase(space);
+    load_again(space, Duration::zero());
   }
 }
 

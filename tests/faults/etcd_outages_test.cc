@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: MIT
 // A cluster that is out of reach for a while: who is told so, and who just waits on.
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <array>
 #include <csignal>
-#include <functional>
+#include <cstdlib>
 
 #include "tests/contract/witness.h"
 #include "tests/faults/etcd_test.h"
@@ -17,6 +21,19 @@ class EtcdOutages : public Etcd {
   static size_t keys(const EtcdServer& server, const std::string& name) {
     const std::string all = server.ctl("get --prefix --keys-only default/" + name + "/");
     return static_cast<size_t>(std::count(all.begin(), all.end(), '/')) / 2;
+  }
+  static int watchers(const EtcdServer& server) {
+    const int fd = connect_to(server.port());
+    EXPECT_EQ(write_command(fd, "GET /metrics HTTP/1.0\r\n\r\n"), 0);
+    std::string out;
+    std::array<char, 65536> text{};
+    for (ssize_t n = 0; (n = read(fd, text.data(), text.size())) > 0;) {
+      out.append(text.data(), static_cast<size_t>(n));
+    }
+    close(fd);
+    const std::string key = "\netcd_debugging_mvcc_watcher_total ";
+    const size_t at = out.find(key);
+    return at == std::string::npos ? -1 : std::atoi(out.c_str() + at + key.size());
   }
 };
 
@@ -79,6 +96,23 @@ TEST_F(EtcdOutages, WhoIsInTheQueueStaysThereThoughTheAnswerWasLost) {
   EXPECT_EQ(waiters(other, "place"), 1U);
   ASSERT_EQ(write_command(theirs, "UN"), 0);
   EXPECT_EQ(waiter.wait(), 0);
+}
+
+// Its keys go as it goes, and nothing of it is asked for again after an outage.
+TEST_F(EtcdOutages, ALockspaceThatWasLeftIsNotWatchedAgain) {
+  EtcdServer server;
+  const Mount mount({}, source(server, "?lease=10s"));
+  for (int i = 0; i < 20; ++i) {
+    const std::string space = mount.path() + "/left" + std::to_string(i);
+    ASSERT_EQ(mkdir(space.c_str(), 0777), 0);
+    close(open((space + "/lock").c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+    ASSERT_TRUE(eventually([&] { return rmdir(space.c_str()) == 0; }));
+  }
+  ASSERT_TRUE(eventually([&] { return server.ctl("get --prefix --keys-only left").empty(); }));
+  server.kill();
+  server.start();
+  ASSERT_TRUE(works(mount));
+  EXPECT_EQ(watchers(server), 2) << "of default, and of its pins";
 }
 
 }  // namespace
