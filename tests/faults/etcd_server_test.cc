@@ -60,6 +60,26 @@ TEST_F(Etcd, EtcdctlAndTheMountExcludeEachOtherInOneQueue) {
   EXPECT_THAT(all, ElementsAre("etcdctl", "mount", "etcdctl-again"));
 }
 
+TEST_F(Etcd, NamesThatNoFileCanHaveBreakNoListing) {
+  const EtcdServer server;
+  const Mount mount({}, source(server));
+  const auto put = [&](const std::string& name) {
+    server.ctl("put 'default/" + name + "/1' x >/dev/null");
+  };
+  for (const std::string& name :
+       {std::string(), std::string("."), std::string(".."), std::string(".ctl"),
+        std::string(300, 'x'), std::string(1100, 'x'), std::string(100, '/')}) {
+    put(name);
+  }
+  for (const std::string name : {"a/b", "plain", "zz\ntop"}) put(name);
+  ASSERT_TRUE(eventually([&] { return access(mount.lock("zz\ntop").c_str(), F_OK) == 0; }));
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(mount.path() + "/default")) {
+    names.push_back(entry.path().filename());
+  }
+  EXPECT_THAT(names, testing::UnorderedElementsAre(".ctl", "a%2Fb", "plain", "zz\ntop"));
+}
+
 // Who asked on the mount before goes first, who asked after it does not.
 TEST_F(Etcd, NobodyOfAMountOvertakesEtcdctl) {
   const EtcdServer server;
