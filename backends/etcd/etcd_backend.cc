@@ -46,9 +46,11 @@ void EtcdBackend::start(ClaimEvents& events) {
 }
 
 std::vector<std::pair<std::string, std::string>> EtcdBackend::status() const {
+  const std::string& refusal = session_.refusal();
+  const std::string up = refusal.empty() ? "up" : "up, but it refuses: " + refusal;
   return {{"cluster", cluster_},
           {"member", session_.member()},
-          {"state", session_.up() ? "up" : session_.trouble()},
+          {"state", session_.up() ? up : session_.trouble()},
           {"lease", session_.owner()},
           {"claims", std::to_string(by_id_.size())}};
 }

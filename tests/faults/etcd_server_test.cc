@@ -246,6 +246,8 @@ TEST_F(Etcd, AFullClusterGrantsNothingNewAndLetsGo) {
   }));
   EXPECT_EQ(exclusive(mount, "full"), EHOSTUNREACH);
   EXPECT_THAT(mount.log(), HasSubstr("database space exceeded"));
+  const auto state = [&] { return slurp(mount.path() + "/.lockfs/traits"); };
+  EXPECT_THAT(state(), HasSubstr("up, but it refuses: etcdserver: mvcc: database space exceeded"));
   EXPECT_FALSE(is_lost(held));
   ASSERT_EQ(write_command(held, "UN"), 0);
   EXPECT_TRUE(eventually([&] { return server.ctl("get --prefix --keys-only default/") == ""; }));
@@ -254,6 +256,7 @@ TEST_F(Etcd, AFullClusterGrantsNothingNewAndLetsGo) {
   server.ctl("defrag 2>&1");
   server.ctl("alarm disarm");
   EXPECT_TRUE(works(mount));
+  EXPECT_THAT(state(), testing::Not(HasSubstr("but it refuses")));
 }
 
 TEST_F(Etcd, WhatIsCompactedIsNotMissed) {
