@@ -92,6 +92,7 @@ struct LockTraits {
   bool shared_modes = true;       ///< CR..PW towards other nodes; if not, every claim is EX.
   bool fifo = true;               ///< Queues fairly among nodes.
   bool contention_hints = false;  ///< Says `contended`, so that a claim may be kept.
+  bool strict_turns = false;      ///< Nobody here overtakes another node that waits; of such hints.
   bool slots = true;              ///< Knows counting semaphores.
   bool sees_other_nodes = true;   ///< Can inspect and list; a backend of one node sees all.
   bool other_nodes = false;       ///< Can there be other nodes at all?
@@ -115,9 +116,10 @@ class ClaimEvents {
   virtual void value(ClaimId /*claim*/, const LockValue& /*value*/) {}
   /// The acquire ended without a grant; what the claim held before it still holds.
   virtual void failed(ClaimId claim, LockErrc why) = 0;
-  /// Another node has wanted the claim; a hint, may come late, often or never.
+  /// Another node has wanted the claim; a hint, may come late, often or never. Where
+  /// traits().strict_turns: it wants it, since now; or longer, if this comes before the grant.
   virtual void contended(ClaimId claim) = 0;
-  /// No other node wants it any more. A backend that knows may say so.
+  /// No other node wants it any more. A backend that knows may say so; where strict_turns, it does.
   virtual void uncontended(ClaimId /*claim*/) {}
   /// The claim is gone; nothing more is owed for it.
   virtual void lost(ClaimId claim, std::string_view why) = 0;

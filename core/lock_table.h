@@ -115,7 +115,8 @@ class LockTable final : public ClaimEvents {
   /// microseconds only is not worth telling.
   static constexpr Duration kDescribeAfter = std::chrono::milliseconds(1);
   /// When another node waits for a claim, so many more are granted under it here before newcomers
-  /// stand back until it was given up: a hand-over between nodes costs several within one.
+  /// stand back until it was given up: a hand-over between nodes costs several within one. Where
+  /// turns are strict, only those who wait here already: they have asked before.
   static constexpr uint32_t kLocalTurns = 8;
   /// As long as that somebody here holds on, newcomers stand back so long, and then as many go on:
   /// the other node may have given up, and not every backend says so.
@@ -196,6 +197,7 @@ class LockTable final : public ClaimEvents {
   void anchor(Lock& lock);
   bool yields(const Lock& lock, const Owner& owner) const;
   bool gives_turn(const Lock& lock) const;
+  static bool strict_turns(const Claim& claim);
   void stand_back(Claim& claim);
   bool asks_patiently(const Lock& lock) const;
   bool refuse_impatient(Lock& lock);

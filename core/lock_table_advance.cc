@@ -167,10 +167,12 @@ void LockTable::granted(ClaimId id, Mode mode, TokenBlock tokens) {
   Claim* claim = claims_.find(id);
   if (claim == nullptr) return;  // Late: released meanwhile.
   claim->asking = false;
-  if (claim->mode != mode) claim->contended = false;  // Of what it was; the hint comes again.
+  const bool strict = strict_turns(*claim);
+  // Of what it was; the hint comes again.
+  if (claim->mode != mode && (claim->held || !strict)) claim->contended = false;
   claim->mode = mode;
   claim->slots = mode == Mode::kCW ? claim->asked_slots : SlotClaim{};
-  if (!claim->held) claim->turns = kLocalTurns;
+  if (!claim->held) claim->turns = strict ? 1 : kLocalTurns;
   claim->held = true;
   claim->tokens = tokens;
   if (claim->in_call) return;
@@ -215,7 +217,11 @@ void LockTable::contended(ClaimId id) {
   Claim* claim = claims_.find(id);
   if (claim == nullptr || claim->contended) return;
   claim->contended = true;
-  claim->turns = kLocalTurns;
+  if (!strict_turns(*claim)) {
+    claim->turns = kLocalTurns;
+  } else if (claim->held) {
+    claim->turns = static_cast<uint32_t>(claim->lock->waiters());
+  }
   const Delivery delivery(*this);
   note_change(*claim->lock);
 }
@@ -229,8 +235,12 @@ void LockTable::uncontended(ClaimId id) {
   advance(*claim->lock);  // Newcomers that stood back.
 }
 
+bool LockTable::strict_turns(const Claim& claim) {
+  return claim.lock->space->backend->traits().strict_turns;
+}
+
 void LockTable::stand_back(Claim& claim) {
-  if (std::exchange(claim.stood_back, true)) return;
+  if (strict_turns(claim) || std::exchange(claim.stood_back, true)) return;
   timers_.schedule(timers_.now() + kStandBack, [this, id = claim.id] {
     Claim* again = claims_.find(id);
     if (again == nullptr) return;

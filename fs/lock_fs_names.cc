@@ -15,6 +15,13 @@ namespace {
 
 constexpr std::string_view kInfoDirName = ".lockfs";
 constexpr std::string_view kControlName = ".ctl";
+constexpr size_t kLongestName = 255;  // Of a file, whatever a lock elsewhere is called.
+
+// Others may lock by names that no file can have; the kernel takes one such for a broken directory.
+bool names_file(std::string_view name) {
+  return !name.empty() && name.size() <= kLongestName && name != "." && name != ".." &&
+         name != kControlName && name.find('\0') == std::string_view::npos;
+}
 
 }  // namespace
 
@@ -239,14 +246,18 @@ void LockFs::opendir(fuse_req_t req, NodeId node, fuse_file_info* fi) {
 
 void LockFs::add_locks(const Lockspace& space, const std::vector<RemoteLock>& remote,
                        Directory& dir) {
+  const auto add = [&](const std::string& name, const Lock* lock) {
+    const std::string file = file_name(name);
+    if (!names_file(file) || name.size() > space.backend->traits().max_name_bytes) return;
+    dir.entries.emplace_back(file, lock_attributes(space, name, lock));
+  };
   for (const auto& [name, lock] : space.locks) {
-    if (!lock.visible()) continue;
-    dir.entries.emplace_back(file_name(name), lock_attributes(space, name, &lock));
+    if (lock.visible()) add(name, &lock);
   }
   for (const RemoteLock& lock : remote) {
     const auto local = space.locks.find(lock.name);
     if (!lock.held() || (local != space.locks.end() && local->second.visible())) continue;
-    dir.entries.emplace_back(file_name(lock.name), lock_attributes(space, lock.name, nullptr));
+    add(lock.name, nullptr);
   }
 }
 

@@ -13,11 +13,7 @@ namespace lockfs {
 namespace {
 
 constexpr auto kStartTime = std::chrono::seconds(2);
-constexpr auto kLookTime = std::chrono::seconds(8);
-// So long a change may be on its way.
-constexpr auto kTellTime = std::chrono::seconds(1);
 constexpr auto kLoadAgain = std::chrono::milliseconds(500);
-constexpr auto kSweepTime = std::chrono::milliseconds(500);
 
 }  // namespace
 
@@ -30,6 +26,7 @@ EtcdBackend::EtcdBackend(EventLoop& loop, const etcd::Url& url)
       session_(loop, url, *this) {
   traits_.name = "etcd";
   traits_.contention_hints = true;
+  traits_.strict_turns = true;
   traits_.other_nodes = true;
   traits_.keeps_pins = true;
   traits_.joins = true;
@@ -49,9 +46,11 @@ void EtcdBackend::start(ClaimEvents& events) {
 }
 
 std::vector<std::pair<std::string, std::string>> EtcdBackend::status() const {
+  const std::string& refusal = session_.refusal();
+  const std::string up = refusal.empty() ? "up" : "up, but it refuses: " + refusal;
   return {{"cluster", cluster_},
           {"member", session_.member()},
-          {"state", session_.up() ? "up" : session_.trouble()},
+          {"state", session_.up() ? up : session_.trouble()},
           {"lease", session_.owner()},
           {"claims", std::to_string(by_id_.size())}};
 }
@@ -60,6 +59,7 @@ std::vector<std::pair<std::string, std::string>> EtcdBackend::status() const {
 // there.
 void EtcdBackend::join(QueryId query, std::string_view lockspace, mode_t /*mode*/) {
   const std::string space(lockspace);
+  left_.erase(space);
   if (mirror_.knows(space)) return events_->answered(query, LockErrc::kOk, {});
   loading_[space].push_back(
       {query, [this, query] { events_->answered(query, LockErrc::kOk, {}); }, true});
@@ -77,6 +77,7 @@ void EtcdBackend::join(QueryId query, std::string_view lockspace, mode_t /*mode*
 void EtcdBackend::leave(QueryId query, std::string_view lockspace, bool /*force*/) {
   const std::string space(lockspace);
   spaces_.erase(space);
+  left_.erase(space);
   load_again(space, Duration::zero());
   events_->answered(query, LockErrc::kOk, {});
 }
@@ -146,16 +147,8 @@ void EtcdBackend::loaded(const std::string& space, const Answer* answer) {
     const std::string pins = keys_.pins(space);
     session_.watch(watch, locks, etcd::Keys::end_of(locks), revision + 1);
     session_.watch(watch + 1, pins, etcd::Keys::end_of(pins), revision + 1);
-    std::vector<std::string> places;
-    for (const auto& [at, place] : places_) {
-      if (place.space == space) places.push_back(at);
-    }
-    for (const std::string& at : places) {
-      Place* place = find(at);
-      if (place == nullptr) continue;
-      place->missed = true;
-      step(*place);
-    }
+    for (auto& [at, place] : places_) place.missed = place.missed || place.space == space;
+    step_all(space);
     for (const std::string& name : mirror_.of_owner(space, session_.owner())) {
       if (find(place_of(space, name)) == nullptr) suspect(space, name);
     }
@@ -167,6 +160,16 @@ void EtcdBackend::loaded(const std::string& space, const Answer* answer) {
   for (const Question& question : questions.mapped()) {
     mirror_.knows(space) ? question.work()
                          : events_->answered(question.query, LockErrc::kUnreachable, {});
+  }
+}
+
+void EtcdBackend::step_all(const std::string& space) {
+  std::vector<std::string> places;
+  for (const auto& [at, place] : places_) {
+    if (place.space == space) places.push_back(at);
+  }
+  for (const std::string& at : places) {
+    if (Place* place = find(at)) step(*place);
   }
 }
 
@@ -212,7 +215,9 @@ std::string EtcdBackend::trouble() const { return session_.up() ? "" : session_.
 
 void EtcdBackend::came_up() {
   events_->reach_changed();
-  for (const auto& [at, place] : places_) spaces_.insert(place.space);
+  for (const auto& [at, place] : places_) {
+    if (spaces_.insert(place.space).second) left_[place.space] = Clock::now();
+  }
   for (const std::string& space : std::set<std::string>(spaces_)) load(space);
 }
 
@@ -225,7 +230,7 @@ void EtcdBackend::went_down(const std::string& /*why*/) {
     place.busy = false;
     place.blocker.clear();
     // Who is in the queue stays there as long as the lease does.
-    if (place.ask && (place.ask->now || place.own.create == 0)) waiting.push_back(place.id);
+    if (place.ask && (place.ask->now || !is_queued(place))) waiting.push_back(place.id);
   }
   for (const ClaimId id : waiting) {
     if (Place* place = find(id)) wait_for_cluster(*place);
@@ -291,62 +296,6 @@ void EtcdBackend::resync(Place& place, const Entry* own, int64_t revision) {
     if (!fits) place.doomed = own->create;
   }
   step(place);
-}
-
-// A watch should tell everything. Who has waited for long looks all the same whether the key that
-// it waits for is as the mirror has it (some members have lost events: etcd before 3.4.36
-// and 3.5.18).
-void EtcdBackend::look_around() {
-  outlet_->after(kLookTime / 4, [this] { look_around(); });
-  if (!session_.up()) return;
-  for (auto& [at, place] : places_) {
-    const bool waits = place.ask && !place.blocker.empty() && mirror_.knows(place.space);
-    if (!waits || Clock::now() - place.looked_at < kLookTime) continue;
-    place.looked_at = Clock::now();
-    look_at(place.space, place.name, place.blocker);
-  }
-}
-
-void EtcdBackend::look_at(const std::string& space, const std::string& name,
-                          const std::string& owner) {
-  etcd::wire::RangeRequest range;
-  range.set_key(keys_.lock(space, name) + owner);
-  const auto seen = [this, space, name, owner] {
-    const Entry* entry = mirror_.entry(space, name, owner);
-    return entry == nullptr ? 0 : entry->mod;
-  };
-  session_.call<etcd::wire::RangeRequest, etcd::wire::RangeResponse>(
-      "/etcdserverpb.KV/Range", range,
-      [this, space, seen](const etcd::wire::RangeResponse* answer) {
-        if (answer == nullptr) return;
-        const int64_t there = answer->kvs_size() == 0 ? 0 : answer->kvs(0).mod_revision();
-        const int64_t before = seen();
-        if (before == there) return;
-        outlet_->after(kTellTime, [this, space, seen, before] {
-          if (before == 0 || seen() != before || !mirror_.knows(space)) return;
-          spdlog::warn("etcd: {} has not told of a change", cluster_);
-          load_again(space, Duration::zero());
-        });
-      });
-}
-
-// A key of our lease that nobody here knows of may be one whose end is not told yet.
-void EtcdBackend::suspect(const std::string& space, const std::string& name) {
-  strays_.emplace(space, name);
-  if (std::exchange(sweeping_, true)) return;
-  outlet_->after(kSweepTime, [this] { sweep(); });
-}
-
-void EtcdBackend::sweep() {
-  sweeping_ = false;
-  for (const auto& [space, name] : std::exchange(strays_, {})) {
-    const bool ours = mirror_.entry(space, name, session_.owner()) != nullptr;
-    if (!ours || find(place_of(space, name)) != nullptr) continue;
-    Place& place = places_[place_of(space, name)];
-    place.space = space;
-    place.name = name;
-    step(place);
-  }
 }
 
 }  // namespace lockfs

@@ -22,7 +22,7 @@ namespace lockfs {
 /// `etcd://`: the locks of all mounts, and of all programs that use etcd's concurrency recipe, of
 /// one cluster. A claim is a key of this mount's lease; the keys of a lock, in the order in which
 /// they were made, are its queue (etcd::Queue). To acquire is one transaction; whoever must wait
-/// sees in the mirror when its turn has come, and asks nobody. All on the loop.
+/// sees in the mirror when its turn has come, and then looks whether it has. All on the loop.
 ///
 /// For each lock there is one operation on its way at a time, and each says of which revision of
 /// our key it speaks: what an ended connection delivers late changes nothing any more, or makes a
@@ -83,7 +83,6 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
     bool missed = false;  ///< While it waited, not everything was seen.
     bool contended = false;
     std::string blocker;  ///< The owner of a key that stands before ours.
-    TimePoint looked_at;  ///< When that was looked at last.
   };
 
   void came_up() override;
@@ -112,14 +111,24 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
   Place* find(const std::string& place);
   void step(Place& place);
   bool adopt(Place& place);
+  /// Gets all keys of a lock as the cluster has them at that revision, and the ask that it was for.
+  /// The mirror may have later news then, or not all of it yet; but nothing in it is proven wrong.
+  using Seen = std::function<void(Place& place, const Queue& now, int64_t revision, Ask& ask)>;
+  void look(Place& place, Seen seen);
+  void look_at_own(Place& place);
+  void missed(const std::string& space);
   void send_acquire(Place& place);
   void acquired(Place& place, const Entry& sent, const Answer& answer, const Ask* ask);
   void send_try(Place& place);
   void tried(Place& place, const Entry& sent, const Answer& answer, const Ask* ask);
   void wait_turn(Place& place);
+  void wait_behind(Place& place, const Entry& blocker);
+  void take_turn(Place& place, const Queue& now, int64_t revision, const Ask& ask);
   void convert(Place& place);
+  void convert_by(Place& place, const Queue& now, int64_t revision, Ask& ask);
+  void wait_for_others(Place& place);
+  bool is_deadlock(Place& place, Queue::Turn turn);
   void convert_now(Place& place, const Queue::Conversion& conversion, int64_t revision);
-  void look_again(Place& place);
   void keep_up(Place& place);
   void send_delete(Place& place);
   /// What an operation is for. The grant and the refusal of an ask are of the ask that it was sent
@@ -127,7 +136,7 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
   enum class For { kGrant, kAsk, kKey };
   void put(Place& place, const Entry& entry, For what);
   /// Done gets the ask for which it was, or null: it is over.
-  using Done = std::function<void(Place& place, const Answer& answer, const Ask* ask)>;
+  using Done = std::function<void(Place& place, const Answer& answer, Ask* ask)>;
   void transact(Place& place, const Txn& txn, For what, Done done);
   void retry(Place& place, Duration time);
   void granted(Place& place, int64_t token);
@@ -136,12 +145,17 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
   void end_ask(Place& place);
   void forsake(Place& place);
   void lose(Place& place, const std::string& why);
+  static bool is_queued(const Place& place);
   void wait_for_cluster(Place& place);
   /// Our key is not as we thought: what it is as of a revision.
   void resync(Place& place, const Entry* own, int64_t revision);
   void resync_with(Place& place, const etcd::wire::RangeResponse& own, int64_t revision);
   void look_around();
-  void look_at(const std::string& space, const std::string& name, const std::string& owner);
+  void look_over(const std::string& space, const std::string& from);
+  void looked_over(const std::string& space, const std::string& from,
+                   const etcd::wire::RangeResponse& answer);
+  void step_all(const std::string& space);
+  void forget_left();
   void suspect(const std::string& space, const std::string& name);
   void sweep();
 
@@ -163,7 +177,15 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
   std::unordered_map<std::string, Place> places_;
   std::unordered_map<ClaimId, Place*> by_id_;
   std::set<std::string> spaces_;  ///< Which the mirror is to know.
+  /// Of these, those that were left before all was known of our keys; and since when they are here.
+  std::map<std::string, TimePoint> left_;
   std::map<std::string, std::vector<Question>> loading_;
+  /// How far a lockspace was compared with the cluster.
+  struct Overview {
+    std::string from;   ///< What comes next.
+    TimePoint done_at;  ///< When it was all.
+  };
+  std::map<std::string, Overview> overviews_;
   std::set<std::pair<std::string, std::string>> strays_;  ///< Keys of ours that nobody here wants.
   bool sweeping_ = false;
   std::shared_ptr<Outlet> outlet_;

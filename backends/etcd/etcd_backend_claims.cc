@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The way of a claim: asked for, in the queue, granted, given up.
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -49,7 +50,14 @@ void EtcdBackend::acquire(ClaimId id, std::string_view lockspace, std::string_vi
   });
 }
 
-// The cluster may be back in a moment.
+// Does the cluster have of us what is asked for, so that it is granted when its turn comes?
+bool EtcdBackend::is_queued(const Place& place) {
+  const Entry& own = place.own;
+  if (!place.ask || own.create == 0 || own.create == place.doomed) return false;
+  return place.held ? own.to == place.ask->mode : own.mode == place.ask->mode;
+}
+
+// The cluster may be back in a moment; whoever it has heard is patient then.
 void EtcdBackend::wait_for_cluster(Place& place) {
   if (!session_.up() && session_.refused()) return fail(place, LockErrc::kUnreachable);
   loop_.timers.cancel(place.ask->patience);
@@ -58,6 +66,7 @@ void EtcdBackend::wait_for_cluster(Place& place) {
         Place* late = find(id);
         if (late == nullptr || !late->ask || late->ask->number != number) return;
         late->ask->patience = TimerId::kNone;
+        if (session_.up() && mirror_.knows(late->space)) return;
         fail(*late, LockErrc::kUnreachable);
       });
 }
@@ -118,6 +127,7 @@ void EtcdBackend::granted(Place& place, int64_t token) {
   const Mode mode = place.ask->mode;
   end_ask(place);
   if (place.held != mode) place.contended = false;  // Of what it was.
+  const bool fresh = !place.held;
   place.held = mode;
   place.missed = false;
   place.blocker.clear();
@@ -125,11 +135,14 @@ void EtcdBackend::granted(Place& place, int64_t token) {
   if (is_exclusive(mode)) {
     tokens = {static_cast<uint64_t>(token), static_cast<uint64_t>(token) + 1};
   }
-  outlet_->post([this, id = place.id] {
+  const ClaimId id = place.id;
+  if (fresh) hint(place);
+  if (find(id) == nullptr) return;
+  outlet_->post([this, id] {
     if (Place* still = find(id); still != nullptr && still->held) hint(*still);
     if (Place* still = find(id)) step(*still);
   });
-  events_->granted(place.id, mode, tokens);
+  events_->granted(id, mode, tokens);
 }
 
 void EtcdBackend::hint(Place& place) {
@@ -147,6 +160,10 @@ void EtcdBackend::step(Place& place) {
   const bool wanted = place.held || place.ask;
   // To delete it nothing else is to be known: nobody may have this lockspace any more.
   if (!wanted && place.own.create != 0) return send_delete(place);
+  if (!wanted && !spaces_.contains(place.space)) {
+    places_.erase(place_of(place.space, place.name));
+    return;
+  }
   if (!mirror_.knows(place.space) || adopt(place)) return;
   if (place.ask && place.ask->cancelled) return fail(place, LockErrc::kInterrupted);
   if (place.own.create != 0 && place.doomed == place.own.create) return send_delete(place);
@@ -168,7 +185,11 @@ bool EtcdBackend::adopt(Place& place) {
   const int64_t revision = mirror_.revision(place.space);
   if (revision < place.own.mod) return false;
   const Entry* seen = mirror_.entry(place.space, place.name, session_.owner());
-  const bool news = seen != nullptr ? seen->mod > place.own.mod : place.own.create != 0;
+  if (seen == nullptr && place.own.create != 0) {
+    look_at_own(place);
+    return true;
+  }
+  const bool news = seen != nullptr && seen->mod > place.own.mod;
   if (news) resync(place, seen, revision);
   return news;
 }
@@ -204,7 +225,7 @@ void EtcdBackend::acquired(Place& place, const Entry& sent, const Answer& answer
   if (blocker == nullptr && !first.more()) return granted(place, revision);
   if (blocker != nullptr && ask->now) return fail(place, LockErrc::kWouldBlock);
   if (blocker != nullptr) place.blocker = blocker->owner;
-  place.looked_at = Clock::now();
+  if (mirror_.lacks(place.space, place.name, queue, revision)) missed(place.space);
   step(place);
 }
 
@@ -248,14 +269,28 @@ void EtcdBackend::wait_turn(Place& place) {
   if (before == nullptr || !Queue::stands_before(*before, place.own)) {
     before = queue == nullptr ? nullptr : queue->blocker(place.own);
   }
-  if (before != nullptr) {
-    place.blocker = before->owner;
-    if (place.ask->now) return fail(place, LockErrc::kWouldBlock);
-    return keep_up(place);
+  if (before != nullptr) return wait_behind(place, *before);
+  look(place, [this](Place& asked, const Queue& now, int64_t revision, const Ask& ask) {
+    take_turn(asked, now, revision, ask);
+  });
+}
+
+void EtcdBackend::wait_behind(Place& place, const Entry& blocker) {
+  place.blocker = blocker.owner;
+  if (place.ask->now) return fail(place, LockErrc::kWouldBlock);
+  keep_up(place);
+}
+
+// By what the cluster says itself.
+void EtcdBackend::take_turn(Place& place, const Queue& now, int64_t revision, const Ask& ask) {
+  if (const Entry* before = now.blocker(place.own)) {
+    return mirror_.revision(place.space) > revision ? step(place) : wait_behind(place, *before);
   }
   // What it was made by is its token, unless somebody had a greater one meanwhile.
-  const bool late = place.missed || queue == nullptr || queue->last_converted() > place.own.create;
-  if (!late || !is_exclusive(place.ask->mode)) return granted(place, place.own.create);
+  const Queue* queue = mirror_.queue(place.space, place.name);
+  const bool late = place.missed || queue == nullptr ||
+                    std::max(queue->last_converted(), now.last_converted()) > place.own.create;
+  if (!late || !is_exclusive(ask.mode)) return granted(place, place.own.create);
   Entry entry = place.own;
   entry.converted = true;
   put(place, entry, For::kGrant);
@@ -306,7 +341,7 @@ void EtcdBackend::transact(Place& place, const Txn& txn, For what, Done done) {
     Place* asked = find(at);
     if (asked == nullptr) return;
     asked->busy = false;
-    const Ask* ask = asked->ask && asked->ask->number == number ? &*asked->ask : nullptr;
+    Ask* ask = asked->ask && asked->ask->number == number ? &*asked->ask : nullptr;
     if (answer != nullptr) return done(*asked, *answer, ask);
     if (ask != nullptr && what != For::kKey) return fail(*asked, LockErrc::kUnreachable);
     retry(*asked, kRetry);

@@ -33,25 +33,43 @@ void EtcdBackend::convert(Place& place) {
   if (mirror_.revision(place.space) < place.own.mod) return;
   const Queue* queue = mirror_.queue(place.space, place.name);
   const Queue nobody;
-  const auto conversion = (queue == nullptr ? nobody : *queue).convertible(place.own, mode);
-  if (conversion.turn == Queue::Turn::kNow) {
-    return convert_now(place, conversion, mirror_.revision(place.space));
+  const auto turn = (queue == nullptr ? nobody : *queue).convertible(place.own, mode).turn;
+  if (turn == Queue::Turn::kNow || place.ask->now || is_deadlock(place, turn)) {
+    return look(place, [this](Place& asked, const Queue& now, int64_t revision, Ask& ask) {
+      convert_by(asked, now, revision, ask);
+    });
   }
-  if (place.ask->now) return look_again(place);
-  if (place.own.to != mode) {
-    Entry entry = place.own;
-    entry.to = mode;
-    entry.words = place.words;
-    return put(place, entry, For::kAsk);
+  if (place.own.to != mode) wait_for_others(place);
+}
+
+// By what the cluster says itself.
+void EtcdBackend::convert_by(Place& place, const Queue& now, int64_t revision, Ask& ask) {
+  const auto conversion = now.convertible(place.own, ask.mode);
+  if (conversion.turn == Queue::Turn::kNow) return convert_now(place, conversion, revision);
+  if (ask.now) return fail(place, LockErrc::kWouldBlock);
+  if (place.own.to != ask.mode) return wait_for_others(place);
+  if (is_deadlock(place, conversion.turn)) return fail(place, LockErrc::kDeadlock);
+  if (mirror_.revision(place.space) > revision) step(place);
+}
+
+// Whoever sees that it asks for more stands back.
+void EtcdBackend::wait_for_others(Place& place) {
+  Entry entry = place.own;
+  entry.to = place.ask->mode;
+  entry.words = place.words;
+  put(place, entry, For::kAsk);
+}
+
+bool EtcdBackend::is_deadlock(Place& place, Queue::Turn turn) {
+  auto& since = place.ask->deadlocked;
+  if (turn != Queue::Turn::kDeadlock || place.own.to != place.ask->mode) {
+    since.reset();
+    return false;
   }
-  if (conversion.turn != Queue::Turn::kDeadlock) {
-    place.ask->deadlocked.reset();
-  } else if (!place.ask->deadlocked) {
-    place.ask->deadlocked = loop_.timers.now();
-    retry(place, kStands);
-  } else if (loop_.timers.now() - *place.ask->deadlocked >= kStands) {
-    fail(place, LockErrc::kDeadlock);
-  }
+  if (since) return loop_.timers.now() - *since >= kStands;
+  since = loop_.timers.now();
+  retry(place, kStands);
+  return false;
 }
 
 // Unless anybody has come or changed anything since that revision.
@@ -79,19 +97,6 @@ void EtcdBackend::convert_now(Place& place, const Queue::Conversion& conversion,
              asked.own.mod = now;
              ask != nullptr ? granted(asked, now) : step(asked);
            });
-}
-
-// Who would not wait is not refused for what the mirror has not heard yet.
-void EtcdBackend::look_again(Place& place) {
-  Txn txn;
-  etcd::read_all(*txn.add_success()->mutable_request_range(), keys_.lock(place.space, place.name));
-  transact(place, txn, For::kAsk, [this](Place& asked, const Answer& answer, const Ask* ask) {
-    if (ask == nullptr || !asked.held) return step(asked);
-    const Queue queue = queue_in(asked, answer.responses(0).response_range());
-    const auto conversion = queue.convertible(asked.own, ask->mode);
-    if (conversion.turn != Queue::Turn::kNow) return fail(asked, LockErrc::kWouldBlock);
-    convert_now(asked, conversion, answer.header().revision());
-  });
 }
 
 // Others are to see who holds or waits, and no more than what is held. But a conversion counts from

@@ -89,6 +89,10 @@ void Mirror::apply(const wire::WatchResponse& response,
       pinned(known->second, event, skip);
       continue;
     }
+    if (const auto& reading = known->second.reading;
+        reading && event.kv().mod_revision() > reading->revision) {
+      compare_now(known->second);
+    }
     known->second.revision = std::max(known->second.revision, event.kv().mod_revision());
     const KeyOfLock of = split_key(std::string_view(event.kv().key()).substr(skip));
     if (of.name.empty()) continue;
@@ -138,6 +142,44 @@ const Entry* Mirror::entry(std::string_view space, std::string_view name,
 int64_t Mirror::revision(std::string_view space) const {
   const Space* known = find(space);
   return known == nullptr || !known->loaded ? 0 : known->revision;
+}
+
+bool Mirror::lacks(std::string_view space, std::string_view name, const Queue& now,
+                   int64_t revision) const {
+  const int64_t known = this->revision(space);
+  if (known > revision) return false;  // What is missing may be gone since.
+  const Queue nobody;
+  const Queue* here = queue(space, name);
+  return (here == nullptr ? nobody : *here).lacks(now, known);
+}
+
+bool Mirror::compare(const std::string& space, Reading reading) {
+  const auto known = spaces_.find(space);
+  if (known == spaces_.end() || known->second.revision > reading.revision) return false;
+  known->second.reading = std::move(reading);
+  return true;
+}
+
+bool Mirror::differs(const std::string& space) {
+  const auto known = spaces_.find(space);
+  if (known == spaces_.end()) return false;
+  if (known->second.reading) compare_now(known->second);
+  return known->second.wrong;
+}
+
+void Mirror::compare_now(Space& space) {
+  const Reading reading = *std::exchange(space.reading, std::nullopt);
+  size_t here = 0;
+  for (const auto& [name, lock] : space.locks) {
+    for (const auto& [place, entry] : lock.queue.entries()) {
+      const std::string key = name + "/" + entry.owner;
+      if (key < reading.from || (!reading.to.empty() && key >= reading.to)) continue;
+      const auto there = reading.keys.find(key);
+      if (there == reading.keys.end() || there->second != entry.mod) space.wrong = true;
+      ++here;
+    }
+  }
+  if (here != reading.keys.size()) space.wrong = true;
 }
 
 std::vector<std::string> Mirror::of_owner(std::string_view space, std::string_view owner) const {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -81,6 +82,23 @@ class Mirror {
   const Entry* entry(std::string_view space, std::string_view name, std::string_view owner) const;
   /// All of a lockspace that was changed up to it is here.
   int64_t revision(std::string_view space) const;
+  /// Do keys of a lock, as of `revision`, prove that a change was never told? What may still be on
+  /// its way proves nothing.
+  bool lacks(std::string_view space, std::string_view name, const Queue& now,
+             int64_t revision) const;
+  /// What a read has shown: all keys of [from, to) at a revision, and which changed each last.
+  /// Without what all keys of the lockspace start with; no `to`: to the end.
+  struct Reading {
+    std::string from;
+    std::string to;
+    int64_t revision = 0;
+    std::map<std::string, int64_t, std::less<>> keys;
+  };
+  /// Is compared with this lockspace when that is of the same revision: when something later comes,
+  /// or when differs() says that nothing does. False: it is of later already.
+  bool compare(const std::string& space, Reading reading);
+  /// Did that show anything else than what was here?
+  bool differs(const std::string& space);
   /// The names of locks that have a key of this owner.
   std::vector<std::string> of_owner(std::string_view space, std::string_view owner) const;
 
@@ -102,7 +120,10 @@ class Mirror {
     int64_t number = 0;
     int64_t revision = 0;
     std::map<std::string, Lock, std::less<>> locks;
+    std::optional<Reading> reading;
+    bool wrong = false;  ///< It differed from one.
   };
+  static void compare_now(Space& space);
   const Space* find(std::string_view space) const;
   void pinned(Space& space, const wire::Event& event, size_t skip);
   void collect(Space& space, std::string_view name);

@@ -135,6 +135,13 @@ Queue::Conversion Queue::convertible(const Entry& entry, Mode to) const {
   return out;
 }
 
+bool Queue::lacks(const Queue& now, int64_t known) const {
+  return std::any_of(now.entries_.begin(), now.entries_.end(), [this, known](const auto& item) {
+    const Entry* here = find(item.second.owner);
+    return item.second.mod <= known && (here == nullptr || here->mod != item.second.mod);
+  });
+}
+
 // Whoever goes not with what is granted waits for it.
 bool Queue::wanted(const Entry& entry) const {
   return std::any_of(entries_.begin(), entries_.end(), [&entry](const auto& item) {

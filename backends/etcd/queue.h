@@ -41,10 +41,13 @@ void read_value(std::string_view value, Entry& entry);
 /// for more stands before all that are made after it asked.
 class Queue {
  public:
+  using Place = std::pair<int64_t, std::string>;  ///< Of one revision there may be several keys.
+
   void put(Entry entry);
   void erase(std::string_view owner);
   bool empty() const { return entries_.empty(); }
   const Entry* find(std::string_view owner) const;
+  const auto& entries() const { return entries_; }
 
   /// Must `other` wait for `one`?
   static bool stands_before(const Entry& one, const Entry& other);
@@ -66,6 +69,10 @@ class Queue {
   /// who asked before wait for it; before it has asked itself all others have.
   Conversion convertible(const Entry& entry, Mode to) const;
 
+  /// Is a change missing here, though all up to revision `known` should be here? `now` are all keys
+  /// of the lock, or the first, as of a later revision than anything here.
+  bool lacks(const Queue& now, int64_t known) const;
+
   /// Does anybody wait for `entry` to give up what it holds?
   bool wanted(const Entry& entry) const;
 
@@ -74,7 +81,6 @@ class Queue {
   std::vector<RemoteClaim> claims(std::string_view self, std::string_view key) const;
 
  private:
-  using Place = std::pair<int64_t, std::string>;  ///< Of one revision there may be several keys.
   static Place place_of(const Entry& entry) { return {entry.create, entry.owner}; }
   const Entry* first_blocker(const Entry& entry) const;
 

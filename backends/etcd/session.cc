@@ -61,6 +61,7 @@ void Session::down(const std::string& why) {
   stage_ = Stage::kDown;
   trouble_ = why;
   refused_ = false;
+  refusal_.clear();
   beat_sent_.reset();
   keep_alive_.reset();
   watch_.reset();
@@ -232,6 +233,7 @@ bool Session::is_refusal(const grpc::Status& status) {
         spdlog::warn("etcd: {}: {}", url_.words(), words_of(status));
       }
       logged_ = status.error_message();
+      refusal_ = words_of(status);
       return true;
     case grpc::NOT_FOUND:
       if (status.error_message().find("lease not found") != std::string::npos) {
@@ -241,6 +243,12 @@ bool Session::is_refusal(const grpc::Status& status) {
       [[fallthrough]];
     default: down(words_of(status)); return false;
   }
+}
+
+// A full cluster still deletes.
+bool Session::has_written(const wire::TxnResponse& answer) {
+  return std::any_of(answer.responses().begin(), answer.responses().end(),
+                     [](const wire::ResponseOp& one) { return one.has_response_put(); });
 }
 
 // So often is looked whether something is late.

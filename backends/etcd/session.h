@@ -60,6 +60,8 @@ class Session {
   const std::string& trouble() const { return trouble_; }
   /// It refuses us for a reason that does not pass by itself, such as a wrong password.
   bool refused() const { return refused_; }
+  /// What it answered when it last refused a call for a reason of its own, until a write succeeds.
+  const std::string& refusal() const { return refusal_; }
 
   /// While it is up(). `done` gets the answer; nothing, of a call that was refused for a reason of
   /// its own, as for want of space or permission; and is not called if went_down() comes first. Of
@@ -77,8 +79,13 @@ class Session {
   }
   void transact(const wire::TxnRequest& request,
                 std::function<void(const wire::TxnResponse* answer)> done, bool large = false) {
-    call<wire::TxnRequest, wire::TxnResponse>("/etcdserverpb.KV/Txn", request, std::move(done),
-                                              large);
+    call<wire::TxnRequest, wire::TxnResponse>(
+        "/etcdserverpb.KV/Txn", request,
+        [this, done = std::move(done)](const wire::TxnResponse* answer) {
+          if (answer != nullptr && has_written(*answer)) refusal_.clear();
+          done(answer);
+        },
+        large);
   }
   /// Tells all changes of keys of [key, end) from `revision` on, under a number that is not in use.
   void watch(int64_t number, const std::string& key, const std::string& end, int64_t revision);
@@ -102,6 +109,7 @@ class Session {
   void renew(TimePoint sent);
   void expire(const std::string& why);
   bool is_refusal(const grpc::Status& status);
+  static bool has_written(const wire::TxnResponse& answer);
   /// Of the beginning: whatever is refused there ends it.
   void opening_failed(const grpc::Status& status);
   void tick();
@@ -125,6 +133,7 @@ class Session {
   int beat_answers_ = 0;
   TimePoint beat_at_;
   std::string trouble_ = "not connected yet";
+  std::string refusal_;
   std::string logged_;
   bool refused_ = false;
   Duration backoff_{};

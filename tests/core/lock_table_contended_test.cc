@@ -91,6 +91,49 @@ TEST_F(LockTableContended, ReadersThatComeDoNotKeepItForEver) {
   EXPECT_TRUE(holds(late, Mode::kPR));
 }
 
+TEST_F(LockTableContended, WhereTurnsAreStrictOnlyThoseGoFirstWhoAskedBefore) {
+  change_traits().strict_turns = true;
+  const OwnerId holder = granted_owner(Mode::kEX);
+  const ClaimId claim = lock().claim->id;
+  const OwnerId before = waiter(Mode::kEX);
+  contend();
+  const OwnerId after = waiter(Mode::kEX);
+  table.release(holder);
+  EXPECT_THAT(observer.take(), ElementsAre(Answer{before, kOk}));
+  ASSERT_THAT(released, IsEmpty());
+  table.release(before);
+  EXPECT_THAT(released, ElementsAre(claim));
+  ASSERT_THAT(asks, SizeIs(1)) << "and asked for anew, behind the other node";
+  grant();
+  EXPECT_THAT(observer.take(), ElementsAre(Answer{after, kOk}));
+}
+
+// Who of those that wait here asked before the other node is not known then.
+TEST_F(LockTableContended, WhereTurnsAreStrictAClaimThatIsWantedWhenItComesIsForOne) {
+  change_traits().strict_turns = true;
+  const OwnerId first = waiter(Mode::kEX);
+  const OwnerId second = waiter(Mode::kEX);
+  contend();
+  grant();
+  EXPECT_THAT(observer.take(), ElementsAre(Answer{first, kOk}));
+  const ClaimId claim = lock().claim->id;
+  table.release(first);
+  EXPECT_THAT(released, ElementsAre(claim));
+  grant();
+  EXPECT_THAT(observer.take(), ElementsAre(Answer{second, kOk}));
+}
+
+TEST_F(LockTableContended, WhereTurnsAreStrictNewcomersStandBackUntilNobodyWaits) {
+  change_traits().strict_turns = true;
+  granted_owner(Mode::kPR);
+  contend();
+  EXPECT_EQ(ask(open(), trying(want(Mode::kPR))), LockErrc::kWouldBlock);
+  const OwnerId late = waiter(Mode::kPR);
+  EXPECT_THAT(observer.answers, IsEmpty());
+  events().uncontended(lock().claim->id);
+  EXPECT_THAT(observer.take(), ElementsAre(Answer{late, kOk}));
+}
+
 TEST_F(LockTableContended, WhoHoldsItMayConvert) {
   const OwnerId holder = granted_owner(Mode::kEX);
   contend();

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What is etcd's own: etcdctl on the same locks, logins, clusters that lose members, keys that
 // somebody deletes.
-#include "tests/support/etcd_server.h"
-
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <unistd.h>
@@ -15,7 +13,7 @@
 #include <sstream>
 
 #include "tests/contract/witness.h"
-#include "tests/faults/descriptors.h"
+#include "tests/faults/etcd_test.h"
 #include "tests/support/networks.h"
 #include "tests/support/proxy.h"
 
@@ -25,50 +23,6 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using Clock = std::chrono::steady_clock;
-
-double since(Clock::time_point then) {
-  return std::chrono::duration<double>(Clock::now() - then).count();
-}
-
-class Etcd : public DescriptorTest {
- protected:
-  void SetUp() override {
-    if (!EtcdServer::is_here())
-      GTEST_SKIP() << "no etcd and etcdctl here, or no gRPC for a sanitizer of threads";
-  }
-  static std::string source(const EtcdServer& server, const std::string& rest = "?lease=3s") {
-    return "etcd://" + server.endpoints() + rest;
-  }
-  /// `etcdctl lock NAME COMMAND`.
-  static std::unique_ptr<Child> foreign(const EtcdServer& server, const std::string& name,
-                                        const std::string& command) {
-    return std::make_unique<Child>([&, name, command] {
-      int code = 0;
-      server.ctl("lock " + name + " --ttl 5 -- sh -c '" + command + "' >/dev/null 2>&1", &code);
-      return code;
-    });
-  }
-  static std::string revision(const EtcdServer& server) {
-    const std::string status = server.ctl("get x -w json");
-    return std::to_string(std::atoll(status.c_str() + status.find("\"revision\":") + 11));
-  }
-  static bool is_lost(int fd) { return write_command(fd, "renew") == ESTALE; }
-  static size_t waiters(const Mount& mount, const std::string& name) {
-    return static_cast<size_t>(
-        std::atoi(picture_value(slurp(mount.lock(name)), "waiters_total").c_str()));
-  }
-  /// Seconds until that works.
-  testing::AssertionResult works(const Mount& mount, double seconds = 15) {
-    const std::string name = "works" + std::to_string(++count_);
-    if (eventually([&] { return exclusive(mount, name) == 0; }, seconds)) {
-      return testing::AssertionSuccess();
-    }
-    return testing::AssertionFailure() << mount.log();
-  }
-
- private:
-  int count_ = 0;
-};
 
 TEST_F(Etcd, EtcdctlAndTheMountExcludeEachOtherInOneQueue) {
   const EtcdServer server;
@@ -104,6 +58,52 @@ TEST_F(Etcd, EtcdctlAndTheMountExcludeEachOtherInOneQueue) {
   std::vector<std::string> all;
   for (std::string line; std::getline(lines, line);) all.push_back(line);
   EXPECT_THAT(all, ElementsAre("etcdctl", "mount", "etcdctl-again"));
+}
+
+TEST_F(Etcd, NamesThatNoFileCanHaveBreakNoListing) {
+  const EtcdServer server;
+  const Mount mount({}, source(server));
+  const auto put = [&](const std::string& name) {
+    server.ctl("put 'default/" + name + "/1' x >/dev/null");
+  };
+  for (const std::string& name :
+       {std::string(), std::string("."), std::string(".."), std::string(".ctl"),
+        std::string(300, 'x'), std::string(1100, 'x'), std::string(100, '/')}) {
+    put(name);
+  }
+  for (const std::string name : {"a/b", "plain", "zz\ntop"}) put(name);
+  ASSERT_TRUE(eventually([&] { return access(mount.lock("zz\ntop").c_str(), F_OK) == 0; }));
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(mount.path() + "/default")) {
+    names.push_back(entry.path().filename());
+  }
+  EXPECT_THAT(names, testing::UnorderedElementsAre(".ctl", "a%2Fb", "plain", "zz\ntop"));
+}
+
+// Who asked on the mount before goes first, who asked after it does not.
+TEST_F(Etcd, NobodyOfAMountOvertakesEtcdctl) {
+  const EtcdServer server;
+  const Mount mount({}, source(server));
+  const std::string order = server.directory() + "/order";
+  const int held = open_lock(mount, "turn");
+  ASSERT_EQ(write_command(held, "EX"), 0);
+  std::vector<std::unique_ptr<Child>> all;
+  const auto ask = [&](const std::string& who) {
+    all.push_back(std::make_unique<Child>([&mount, who, order] {
+      const int fd = open(mount.lock("turn").c_str(), O_RDWR | O_CREAT, 0666);
+      const int result = write_command(fd, "EX timeout=20s");
+      if (result == 0) std::ofstream(order, std::ios::app) << who << "\n";
+      return result != 0 ? result : write_command(fd, "UN");
+    }));
+    return eventually([&] { return waiters(mount, "turn") == all.size(); });
+  };
+  ASSERT_TRUE(ask("before"));
+  all.push_back(foreign(server, "default/turn", "echo etcdctl >>" + order));
+  ASSERT_TRUE(eventually([&] { return waiters(mount, "turn") == 2; }));
+  for (const std::string who : {"after", "later", "last"}) ASSERT_TRUE(ask(who));
+  ASSERT_EQ(write_command(held, "UN"), 0);
+  for (const auto& child : all) EXPECT_EQ(child->wait(), 0);
+  EXPECT_EQ(slurp(order), "before\netcdctl\nafter\nlater\nlast\n");
 }
 
 TEST_F(Etcd, WhatEtcdctlHoldsIsShownAndRefusedAndWaitedFor) {
@@ -246,6 +246,8 @@ TEST_F(Etcd, AFullClusterGrantsNothingNewAndLetsGo) {
   }));
   EXPECT_EQ(exclusive(mount, "full"), EHOSTUNREACH);
   EXPECT_THAT(mount.log(), HasSubstr("database space exceeded"));
+  const auto state = [&] { return slurp(mount.path() + "/.lockfs/traits"); };
+  EXPECT_THAT(state(), HasSubstr("up, but it refuses: etcdserver: mvcc: database space exceeded"));
   EXPECT_FALSE(is_lost(held));
   ASSERT_EQ(write_command(held, "UN"), 0);
   EXPECT_TRUE(eventually([&] { return server.ctl("get --prefix --keys-only default/") == ""; }));
@@ -254,6 +256,7 @@ TEST_F(Etcd, AFullClusterGrantsNothingNewAndLetsGo) {
   server.ctl("defrag 2>&1");
   server.ctl("alarm disarm");
   EXPECT_TRUE(works(mount));
+  EXPECT_THAT(state(), testing::Not(HasSubstr("but it refuses")));
 }
 
 TEST_F(Etcd, WhatIsCompactedIsNotMissed) {

@@ -61,6 +61,7 @@ class Fuzzed {
     const uint8_t traits = bytes_.take();
     backend_.change_traits().shared_modes = (traits & 1) == 0;
     backend_.change_traits().other_nodes = (traits & 2) == 0;
+    backend_.change_traits().strict_turns = (traits & 32) != 0;
     if ((traits & 4) != 0) backend_.grant_at_once_with = 1 + (traits >> 6);
     table_.idle_limit = traits >> 3 & 3;
     table_.quota.limits = {100, 6, 8};

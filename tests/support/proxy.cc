@@ -56,7 +56,7 @@ int connect_to(int port) {
   return -1;
 }
 
-Proxy::Proxy(int port) : target_(port), wake_(eventfd(0, EFD_CLOEXEC)) {
+Proxy::Proxy(int port, bool grpc) : target_(port), grpc_(grpc), wake_(eventfd(0, EFD_CLOEXEC)) {
   listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address = loopback(0);
   socklen_t size = sizeof address;
@@ -90,6 +90,11 @@ void Proxy::say(const std::string& text) {
   eventfd_write(wake_, 1);
 }
 
+void Proxy::lose(const std::string& text) {
+  const std::lock_guard guard(mutex_);
+  lose_ = text;
+}
+
 void Proxy::reset(Pair& pair) {
   for (Side* side : {&pair.client, &pair.server}) {
     shutdown(side->fd, SHUT_RDWR);  // Forked children have it as well.
@@ -113,7 +118,9 @@ void Proxy::accept_one() {
   pairs_.push_back(std::move(pair));
 }
 
-void Proxy::take(Side& from, Side& to, bool answers) {
+void Proxy::take(Pair& pair, bool answers) {
+  Side& from = answers ? pair.server : pair.client;
+  Side& to = answers ? pair.client : pair.server;
   std::array<char, 65536> buffer{};
   const ssize_t n = recv(from.fd, buffer.data(), buffer.size(), MSG_DONTWAIT);
   if (n <= 0) {
@@ -122,12 +129,19 @@ void Proxy::take(Side& from, Side& to, bool answers) {
   }
   if (!answers) sent_ += static_cast<uint64_t>(n);
   if (answers && muted_) return;
-  to.to.push_back({now() + delay_, std::string(buffer.data(), static_cast<size_t>(n))});
+  std::string bytes(buffer.data(), static_cast<size_t>(n));
+  if (answers && grpc_) {
+    const std::lock_guard guard(mutex_);
+    int lost = 0;
+    bytes = pair.messages.pass(bytes, lose_, lost);
+    lost_ += lost;
+  }
+  to.to.push_back({now() + delay_, std::move(bytes)});
 }
 
 void Proxy::ask(Pair& pair) {
   const size_t before = pair.server.to.size();
-  take(pair.client, pair.server, false);
+  take(pair, false);
   if (pair.server.to.size() == before) return;
   if (pair.server.to.back().bytes.find("SUBSCRIBE") != std::string::npos) pair.subscribes = true;
 }
@@ -178,7 +192,7 @@ void Proxy::run() {
       if (parted_) continue;
       const auto ready = [&](size_t at) { return (fds[2 + 2 * i + at].revents & POLLIN) != 0; };
       if (ready(0)) ask(pair);
-      if (ready(1)) take(pair.server, pair.client, true);
+      if (ready(1)) take(pair, true);
       if (!is_held(pair, pair.client)) give(pair.client);
       give(pair.server);
     }

@@ -7,6 +7,8 @@
 #include <thread>
 #include <vector>
 
+#include "tests/support/grpc_messages.h"
+
 namespace lockfs::test {
 
 /// A port of the loopback that nobody listens at.
@@ -18,8 +20,8 @@ int connect_to(int port);
 /// A thread passes on what comes; from any thread it is told what to do.
 class Proxy {
  public:
-  /// Passes connections on to 127.0.0.1:`port`.
-  explicit Proxy(int port);
+  /// Passes connections on to 127.0.0.1:`port`; with `grpc`, so that messages can be lost.
+  explicit Proxy(int port, bool grpc = false);
   ~Proxy();
   Proxy(const Proxy&) = delete;
   Proxy& operator=(const Proxy&) = delete;
@@ -34,6 +36,10 @@ class Proxy {
   void mute(bool muted) { muted_ = muted; }
   /// What the server says waits, on the connections whose client has said SUBSCRIBE.
   void hold_messages(bool held) { held_ = held; }
+  /// Of what a gRPC server says, messages in which this occurs are lost; empty: none.
+  void lose(const std::string& text);
+  /// How many were.
+  int lost() const { return lost_; }
   /// All connections are reset; new ones are, too, while `refuse`.
   void cut(bool refuse = false);
   /// Says this to all clients, as if the server did.
@@ -57,10 +63,11 @@ class Proxy {
     Side client;
     Side server;
     bool subscribes = false;
+    GrpcMessages messages;  ///< Of the server.
   };
   void run();
   void accept_one();
-  void take(Side& from, Side& to, bool answers);
+  void take(Pair& pair, bool answers);
   void ask(Pair& pair);
   void give(Side& side);
   bool is_held(const Pair& pair, const Side& side) const;
@@ -69,6 +76,7 @@ class Proxy {
 
   int port_ = 0;
   const int target_;
+  const bool grpc_;
   int listener_ = -1;
   int wake_ = -1;
   std::atomic<int> delay_ = 0;
@@ -82,6 +90,8 @@ class Proxy {
   std::atomic<uint64_t> sent_ = 0;
   std::mutex mutex_;
   std::string say_;
+  std::string lose_;
+  std::atomic<int> lost_ = 0;
   std::vector<Pair> pairs_;
   std::thread thread_;
 };

@@ -73,6 +73,23 @@ TEST(Queue, WhoIsNotGrantedWaitsForAConversionThatCameLater) {
   EXPECT_EQ(queue.blocker(*queue.find("converts")), nullptr);
 }
 
+TEST(Queue, LacksWhatWasThereBeforeItsRevisionAndIsNotHere) {
+  Queue here;
+  here.put(key("a", 1, Mode::kPR));
+  Queue now = here;
+  EXPECT_FALSE(here.lacks(now, 5));
+  now.put(key("b", 4, Mode::kPR));
+  EXPECT_FALSE(here.lacks(now, 3)) << "it is on its way";
+  EXPECT_TRUE(here.lacks(now, 4));
+  now.erase("b");
+  Entry changed = key("a", 1, Mode::kEX);
+  changed.mod = 4;
+  now.put(changed);
+  EXPECT_FALSE(here.lacks(now, 3));
+  EXPECT_TRUE(here.lacks(now, 4));
+  EXPECT_FALSE(now.lacks(Queue(), 9)) << "what is gone may have gone later";
+}
+
 /// One lock in a store, and nodes that see it late.
 class Simulation {
  public:
