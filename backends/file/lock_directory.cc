@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT
+#include "backends/file/lock_directory.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+
+#include "core/lock_name.h"
+
+namespace lockfs {
+namespace {
+
+constexpr int kFolder = O_PATH | O_DIRECTORY | O_CLOEXEC;
+
+LockErrc errc_of(int error) {
+  switch (error) {
+    case ENOENT: return LockErrc::kNotFound;
+    case ENAMETOOLONG: return LockErrc::kInvalid;
+    default: return LockErrc::kUnreachable;
+  }
+}
+
+}  // namespace
+
+Descriptor::~Descriptor() {
+  if (fd_ >= 0) close(fd_);
+}
+
+LockDirectory::LockDirectory(std::string path) : path_(std::move(path)) {
+  struct stat attr {};
+  if (stat(path_.c_str(), &attr) != 0) return;
+  mode_ = attr.st_mode & 0777;
+  known_[path_] = {attr.st_dev, attr.st_ino};
+}
+
+std::string LockDirectory::file_of(const std::string& lockspace, const std::string& name) {
+  return file_name(lockspace) + "/" + file_name(name);
+}
+
+LockErrc LockDirectory::fail(const std::string& path, int error) {
+  wrong_ = path + ": " + std::strerror(error);
+  return LockErrc::kUnreachable;
+}
+
+// Another one in its place: the old one may have holders who do not know yet.
+void LockDirectory::meet(const std::string& path, int fd) {
+  struct stat attr {};
+  if (fstat(fd, &attr) != 0) return;
+  const Identity now{attr.st_dev, attr.st_ino};
+  const auto [known, first] = known_.try_emplace(path, now);
+  if (first || known->second == now) return;
+  known->second = now;
+  grace_until_ = Clock::now() + kGrace;
+}
+
+tl::expected<Descriptor, LockErrc> LockDirectory::folder_of(const std::string& file, bool make) {
+  Descriptor top(::open(path_.c_str(), kFolder));
+  if (!top) return tl::make_unexpected(fail(path_, errno));
+  const std::string name = file.substr(0, file.find('/'));
+  const std::string path = path_of(name);
+  Descriptor folder(openat(top.get(), name.c_str(), kFolder));
+  if (!folder && errno == ENOENT && make) {
+    if (mkdirat(top.get(), name.c_str(), mode_) != 0 && errno != EEXIST) {
+      return tl::make_unexpected(fail(path, errno));
+    }
+    folder = Descriptor(openat(top.get(), name.c_str(), kFolder));
+  }
+  const int error = folder ? 0 : errno;
+  meet(path_, top.get());
+  if (folder) meet(path, folder.get());
+  if (Clock::now() < grace_until_) {
+    wrong_ = fmt::format(
+        "{} or a directory in it was replaced: nothing is granted for {} s, in which those who "
+        "hold locks in the old one are told",
+        path_, kGrace.count());
+    return tl::make_unexpected(LockErrc::kUnreachable);
+  }
+  if (folder) return folder;
+  fail(path, error);
+  return tl::make_unexpected(errc_of(error));
+}
+
+tl::expected<Descriptor, LockErrc> LockDirectory::open(const std::string& file, For what) {
+  const bool make = what == For::kMaking;
+  const auto folder = folder_of(file, make);
+  if (!folder) return tl::make_unexpected(folder.error());
+  const int access = what == For::kLooking ? O_RDONLY : O_RDWR;
+  const int flags = access | (make ? O_CREAT : 0) | O_CLOEXEC | O_NOFOLLOW;
+  const std::string name = file.substr(file.find('/') + 1);
+  Descriptor fd(openat(folder->get(), name.c_str(), flags, mode_ & 0666));
+  if (fd) return fd;
+  const int error = errno;
+  fail(path_of(file), error);
+  return tl::make_unexpected(errc_of(error));
+}
+
+tl::expected<std::vector<std::string>, LockErrc> LockDirectory::files(
+    const std::string& lockspace) {
+  std::vector<std::string> out;
+  const std::string folder_name = file_name(lockspace);
+  const auto folder = folder_of(folder_name, false);
+  if (!folder && folder.error() == LockErrc::kNotFound) return out;
+  if (!folder) return tl::make_unexpected(folder.error());
+  Descriptor fd(openat(folder->get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const std::unique_ptr<DIR, int (*)(DIR*)> listing(fd ? fdopendir(fd.get()) : nullptr, closedir);
+  if (listing == nullptr) return tl::make_unexpected(fail(path_of(folder_name), errno));
+  fd.release();
+  while (true) {
+    errno = 0;
+    const dirent* entry = readdir(listing.get());
+    if (entry == nullptr) break;
+    const std::string name = entry->d_name;
+    if (name != "." && name != "..") out.push_back(folder_name + "/" + name);
+  }
+  if (errno != 0) return tl::make_unexpected(fail(path_of(folder_name), errno));
+  return out;
+}
+
+std::optional<std::string> LockDirectory::gone(const std::string& file, int fd) const {
+  struct stat ours {};
+  struct stat named {};
+  const std::string path = path_of(file);
+  if (fstat(fd, &ours) != 0 ? errno == ESTALE : ours.st_nlink == 0) return path + " was deleted";
+  if (lstat(path.c_str(), &named) != 0) {
+    const bool missing = errno == ENOENT || errno == ENOTDIR;
+    return missing ? std::optional(path + " was renamed, or a directory of its path")
+                   : std::nullopt;
+  }
+  if (named.st_dev == ours.st_dev && named.st_ino == ours.st_ino) return std::nullopt;
+  return path + " is another file now";
+}
+
+}  // namespace lockfs
