@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <thread>
 
 #include "core/lock_name.h"
 
@@ -16,13 +17,39 @@ namespace lockfs {
 namespace {
 
 constexpr int kFolder = O_PATH | O_DIRECTORY | O_CLOEXEC;
+// How long an open waits for somebody's lease on the file to end.
+constexpr int kLeaseTries = 50;
+constexpr auto kLeasePause = std::chrono::milliseconds(1);
 
-LockErrc errc_of(int error) {
+LockErrc errc_of(int error, bool make) {
   switch (error) {
-    case ENOENT: return LockErrc::kNotFound;
+    case ENOENT: return make ? LockErrc::kUnreachable : LockErrc::kNotFound;
+    case EISDIR:
+    case ELOOP:
+    case ENXIO:  // A socket.
     case ENAMETOOLONG: return LockErrc::kInvalid;
     default: return LockErrc::kUnreachable;
   }
+}
+
+// As openat(2), waiting for nobody: not for the other end of a FIFO, not long for a lease.
+Descriptor open_at(const Descriptor& folder, const std::string& name, int flags, mode_t mode) {
+  for (int i = 0; true; ++i) {
+    const int fd = openat(folder.get(), name.c_str(),
+                          flags | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, mode);
+    if (fd >= 0 || errno != EWOULDBLOCK || i == kLeaseTries) return Descriptor(fd);
+    std::this_thread::sleep_for(kLeasePause);
+  }
+}
+
+// What speaks against an open file as a lock's. One that has another name may be anybody's: it is
+// not written. It may be looked at, for it can be held since before.
+const char* refusal(int fd, bool write) {
+  struct stat attr {};
+  if (fstat(fd, &attr) != 0) return nullptr;
+  if (!S_ISREG(attr.st_mode)) return "it is no plain file";
+  if (write && attr.st_nlink > 1) return "it has another name (a hard link)";
+  return nullptr;
 }
 
 }  // namespace
@@ -63,12 +90,12 @@ tl::expected<Descriptor, LockErrc> LockDirectory::folder_of(const std::string& f
   if (!top) return tl::make_unexpected(fail(path_, errno));
   const std::string name = file.substr(0, file.find('/'));
   const std::string path = path_of(name);
-  Descriptor folder(openat(top.get(), name.c_str(), kFolder));
+  Descriptor folder(openat(top.get(), name.c_str(), kFolder | O_NOFOLLOW));
   if (!folder && errno == ENOENT && make) {
     if (mkdirat(top.get(), name.c_str(), mode_) != 0 && errno != EEXIST) {
       return tl::make_unexpected(fail(path, errno));
     }
-    folder = Descriptor(openat(top.get(), name.c_str(), kFolder));
+    folder = Descriptor(openat(top.get(), name.c_str(), kFolder | O_NOFOLLOW));
   }
   const int error = folder ? 0 : errno;
   meet(path_, top.get());
@@ -82,21 +109,26 @@ tl::expected<Descriptor, LockErrc> LockDirectory::folder_of(const std::string& f
   }
   if (folder) return folder;
   fail(path, error);
-  return tl::make_unexpected(errc_of(error));
+  if (error == ENOTDIR) wrong_ = path + ": it is no directory, or a link to one";
+  return tl::make_unexpected(errc_of(error, make));
 }
 
 tl::expected<Descriptor, LockErrc> LockDirectory::open(const std::string& file, For what) {
   const bool make = what == For::kMaking;
+  const bool write = what != For::kLooking;
   const auto folder = folder_of(file, make);
   if (!folder) return tl::make_unexpected(folder.error());
-  const int access = what == For::kLooking ? O_RDONLY : O_RDWR;
-  const int flags = access | (make ? O_CREAT : 0) | O_CLOEXEC | O_NOFOLLOW;
-  const std::string name = file.substr(file.find('/') + 1);
-  Descriptor fd(openat(folder->get(), name.c_str(), flags, mode_ & 0666));
-  if (fd) return fd;
-  const int error = errno;
-  fail(path_of(file), error);
-  return tl::make_unexpected(errc_of(error));
+  const int flags = (write ? O_RDWR : O_RDONLY) | (make ? O_CREAT : 0);
+  Descriptor fd = open_at(*folder, file.substr(file.find('/') + 1), flags, mode_ & 0666);
+  if (!fd) {
+    const LockErrc result = errc_of(errno, make);
+    fail(path_of(file), errno);
+    return tl::make_unexpected(result);
+  }
+  const char* why = refusal(fd.get(), write);
+  if (why == nullptr) return fd;
+  wrong_ = path_of(file) + ": " + why;
+  return tl::make_unexpected(LockErrc::kInvalid);
 }
 
 tl::expected<std::vector<std::string>, LockErrc> LockDirectory::files(

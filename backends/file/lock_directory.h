@@ -35,6 +35,9 @@ class Descriptor {
 /// DIR of `file:DIR`, with a file for each lock: DIR/LOCKSPACE/NAME. For one thread, which may wait
 /// for the filesystem.
 ///
+/// Others may be able to write in it. Below DIR no symbolic link is followed, what is no plain file
+/// is no lock, what has a second name is not written, and no open waits.
+///
 /// Who takes DIR, or a lockspace's folder, away and makes another one parts those who hold the old
 /// files from those who open the new ones. A mount looks each kCheck whether its files still have
 /// their names; and when it meets another directory than before, it opens nothing for kGrace, in
