@@ -274,8 +274,11 @@ void FileClaims::describe(ClaimId id, const Presence& who) {
   lose_if_gone(it->second);
 }
 
-std::optional<RemoteLock> FileClaims::look(const std::string& file, std::string name) {
+// None: it is free and has no pin, or can be no lock.
+tl::expected<std::optional<RemoteLock>, LockErrc> FileClaims::look(const std::string& file,
+                                                                   std::string name) {
   const auto fd = directory_.open(file, LockDirectory::For::kLooking);
+  if (!fd && fd.error() == LockErrc::kUnreachable) return tl::make_unexpected(fd.error());
   if (!fd) return std::nullopt;
   RemoteLock out;
   out.name = std::move(name);
@@ -296,22 +299,27 @@ std::optional<RemoteLock> FileClaims::look(const std::string& file, std::string 
 }
 
 void FileClaims::inspect(QueryId query, const std::string& lockspace, const std::string& name) {
+  auto lock = look(LockDirectory::file_of(lockspace, name), name);
+  if (!lock) return events_.answered(query, lock.error(), {});
   std::vector<RemoteLock> locks;
-  if (auto lock = look(LockDirectory::file_of(lockspace, name), name)) {
-    locks.push_back(std::move(*lock));
-  }
+  if (*lock) locks.push_back(std::move(**lock));
   events_.answered(query, LockErrc::kOk, std::move(locks));
 }
 
 void FileClaims::list(QueryId query, const std::string& lockspace) {
-  std::vector<RemoteLock> locks;
   const auto files = directory_.files(lockspace);
   if (!files) return events_.answered(query, files.error(), {});
+  std::vector<RemoteLock> locks;
+  LockErrc result = LockErrc::kOk;
   for (const std::string& file : *files) {
-    const std::string name = lock_name(file.substr(file.find('/') + 1));
-    if (auto lock = look(file, name)) locks.push_back(std::move(*lock));
+    auto lock = look(file, lock_name(file.substr(file.find('/') + 1)));
+    if (!lock) {
+      result = lock.error();
+    } else if (*lock) {
+      locks.push_back(std::move(**lock));
+    }
   }
-  events_.answered(query, LockErrc::kOk, std::move(locks));
+  events_.answered(query, result, std::move(locks));
 }
 
 LockErrc FileClaims::change_pin(const std::string& lockspace, const std::string& name,

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <tl/expected.hpp>
 #include <unordered_map>
 #include <vector>
 
@@ -80,7 +81,7 @@ class FileClaims {
   void forget_file(Claim& claim);
   void erase(Claim& claim);
   bool lose_if_gone(Claim& claim);
-  std::optional<RemoteLock> look(const std::string& file, std::string name);
+  tl::expected<std::optional<RemoteLock>, LockErrc> look(const std::string& file, std::string name);
   LockErrc change_pin(const std::string& lockspace, const std::string& name,
                       const std::optional<Pin>& pin, bool fresh);
 

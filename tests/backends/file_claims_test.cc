@@ -144,9 +144,78 @@ TEST_F(Claims, InALinkedLockspaceAreRefusedAndNothingIsMadeThere) {
   fs::create_symlink(victim, path_ + "/linked");
   EXPECT_EQ(node.take("passwd", "linked"), LockErrc::kUnreachable);
   EXPECT_EQ(node.pin("new", "linked"), LockErrc::kUnreachable);
+  EXPECT_EQ(node.inspect("passwd", "linked"), LockErrc::kUnreachable);
   EXPECT_EQ(node.list("linked"), LockErrc::kUnreachable);
   EXPECT_EQ(text(victim + "/passwd"), "root");
   EXPECT_FALSE(fs::exists(victim + "/new"));
+}
+
+// --- What nobody can tell.
+
+/// No descriptor can be had while it lives.
+class NoDescriptors {
+ public:
+  NoDescriptors() {
+    getrlimit(RLIMIT_NOFILE, &before_);
+    rlimit none = before_;
+    none.rlim_cur = 0;
+    setrlimit(RLIMIT_NOFILE, &none);
+  }
+  ~NoDescriptors() { setrlimit(RLIMIT_NOFILE, &before_); }
+  NoDescriptors(const NoDescriptors&) = delete;
+  NoDescriptors& operator=(const NoDescriptors&) = delete;
+
+ private:
+  rlimit before_{};
+};
+
+TEST_F(Claims, OfOthersAreNotShownAsFreeWhenDescriptorsRunOut) {
+  Node node(path_, "one");
+  Node other(path_, "two");
+  ASSERT_EQ(other.take("job"), LockErrc::kOk);
+  ASSERT_EQ(other.pin("pinned"), LockErrc::kOk);
+  {
+    const NoDescriptors none;
+    for (const char* name : {"job", "pinned"}) {
+      EXPECT_EQ(node.inspect(name), LockErrc::kUnreachable) << name;
+    }
+    EXPECT_EQ(node.list(), LockErrc::kUnreachable);
+    EXPECT_EQ(node.take("job"), LockErrc::kUnreachable);
+  }
+  EXPECT_EQ(node.list(), LockErrc::kOk);
+  EXPECT_THAT(node.locks(), SizeIs(2));
+}
+
+// The folder can be opened, the file in it cannot.
+TEST_F(Claims, OfOthersAreNotShownAsFreeWhenOneDescriptorIsMissing) {
+  Node node(path_, "one");
+  ASSERT_EQ(Node(path_, "two").pin("pinned"), LockErrc::kOk);
+  const int next = dup(0);
+  close(next);
+  rlimit before{};
+  getrlimit(RLIMIT_NOFILE, &before);
+  for (int more = 0; more < 4; ++more) {
+    rlimit few = before;
+    few.rlim_cur = static_cast<rlim_t>(next + more);
+    setrlimit(RLIMIT_NOFILE, &few);
+    const LockErrc result = node.inspect("pinned");
+    const LockErrc listed = node.list();
+    setrlimit(RLIMIT_NOFILE, &before);
+    if (result == LockErrc::kOk) return;
+    EXPECT_EQ(result, LockErrc::kUnreachable) << more;
+    EXPECT_EQ(listed, LockErrc::kUnreachable) << more;
+  }
+  FAIL() << "a look takes no more than three";
+}
+
+TEST_F(Claims, AreNotFreeWhenTheDirectoryIsGone) {
+  Node node(path_, "one");
+  EXPECT_EQ(node.inspect("job", "never"), LockErrc::kOk) << "a lockspace that nobody has used";
+  EXPECT_EQ(node.list("never"), LockErrc::kOk);
+  fs::remove_all(path_);
+  EXPECT_EQ(node.inspect("job"), LockErrc::kUnreachable);
+  EXPECT_EQ(node.list(), LockErrc::kUnreachable);
+  EXPECT_EQ(node.take("job"), LockErrc::kUnreachable);
 }
 
 // --- Directories that are replaced.
