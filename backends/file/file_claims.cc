@@ -44,7 +44,7 @@ bool slot_is_live(int fd, size_t slot) {
 }  // namespace
 
 FileClaims::FileClaims(std::string directory, std::string node, ClaimEvents& events)
-    : directory_(std::move(directory)),
+    : directory_(std::move(directory), [&events] { events.reach_changed(); }),
       node_(std::move(node)),
       events_(events),
       inotify_(inotify_init1(IN_NONBLOCK | IN_CLOEXEC)) {}
@@ -83,11 +83,13 @@ LockErrc FileClaims::attempt(Claim& claim, Mode mode) {
     }
     const LockErrc result = claim.lock->convert(mode);
     // A lock on a file that others do not open by its name excludes none of them.
-    if (held || result == LockErrc::kUnreachable) return result;
+    if (result == LockErrc::kUnreachable) return directory_.out_of_reach(claim.file, errno);
+    if (held) return result;
     if (!directory_.gone(claim.file, claim.fd)) return result;
     forget_file(claim);
   }
-  return LockErrc::kUnreachable;
+  return directory_.out_of_reach(directory_.path_of(claim.file) +
+                                 ": it is deleted again and again");
 }
 
 void FileClaims::grant(Claim& claim, Mode before) {
@@ -97,9 +99,11 @@ void FileClaims::grant(Claim& claim, Mode before) {
   if (is_exclusive(mode)) {
     tokens = text.next_tokens();
     if (tokens.end == 0) {  // The filesystem is full, or worse.
+      const LockErrc why = directory_.out_of_reach(claim.file, errno);
       claim.lock->convert(before);
-      return fail(claim, LockErrc::kUnreachable);
+      return fail(claim, why);
     }
+    directory_.written();
     claim.text.token = tokens.next;
   }
   if (!covers(mode, before)) text.touch();  // Others may go now.
@@ -324,16 +328,23 @@ void FileClaims::list(QueryId query, const std::string& lockspace) {
 
 LockErrc FileClaims::change_pin(const std::string& lockspace, const std::string& name,
                                 const std::optional<Pin>& pin, bool fresh) {
-  const auto fd = directory_.open(LockDirectory::file_of(lockspace, name),
-                                  pin ? LockDirectory::For::kMaking : LockDirectory::For::kWriting);
+  const std::string file = LockDirectory::file_of(lockspace, name);
+  const auto fd =
+      directory_.open(file, pin ? LockDirectory::For::kMaking : LockDirectory::For::kWriting);
   if (!fd) return fd.error();
-  if (!lock_text(fd->get())) return LockErrc::kUnreachable;
+  if (!lock_text(fd->get())) return directory_.out_of_reach(file, errno);
   LockText text(fd->get());
   const bool has = text.pin().has_value();
   LockErrc result = LockErrc::kOk;
   if (pin && fresh && has) result = LockErrc::kExists;
   if (!pin && !has) result = LockErrc::kNotFound;
-  if (result == LockErrc::kOk && !text.write_pin(pin)) result = LockErrc::kUnreachable;
+  if (result == LockErrc::kOk) {
+    if (text.write_pin(pin)) {
+      directory_.written();
+    } else {
+      result = directory_.out_of_reach(file, errno);
+    }
+  }
   unlock_text(fd->get());
   return result;
 }

@@ -48,6 +48,9 @@ class FileClaims {
            bool fresh);
   void unpin(QueryId query, const std::string& lockspace, const std::string& name);
 
+  /// As LockDirectory says; a change is an event.
+  const std::string& trouble() const { return directory_.trouble(); }
+
   /// Can be read when files have changed; then call changed().
   int watch_fd() const { return inotify_; }
   void changed();

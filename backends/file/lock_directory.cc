@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -32,6 +33,10 @@ LockErrc errc_of(int error, bool make) {
   }
 }
 
+bool is_of_writing(int error) {
+  return error == ENOSPC || error == EDQUOT || error == EROFS || error == EACCES;
+}
+
 // As openat(2), waiting for nobody: not for the other end of a FIFO, not long for a lease.
 Descriptor open_at(const Descriptor& folder, const std::string& name, int flags, mode_t mode) {
   for (int i = 0; true; ++i) {
@@ -42,14 +47,11 @@ Descriptor open_at(const Descriptor& folder, const std::string& name, int flags,
   }
 }
 
-// What speaks against an open file as a lock's. One that has another name may be anybody's: it is
-// not written. It may be looked at, for it can be held since before.
-const char* refusal(int fd, bool write) {
+// A file that has another name may be anybody's: it is not written. It may be looked at, for it can
+// be held since before.
+bool is_lock(int fd, bool write) {
   struct stat attr {};
-  if (fstat(fd, &attr) != 0) return nullptr;
-  if (!S_ISREG(attr.st_mode)) return "it is no plain file";
-  if (write && attr.st_nlink > 1) return "it has another name (a hard link)";
-  return nullptr;
+  return fstat(fd, &attr) != 0 || (S_ISREG(attr.st_mode) && !(write && attr.st_nlink > 1));
 }
 
 }  // namespace
@@ -58,7 +60,8 @@ Descriptor::~Descriptor() {
   if (fd_ >= 0) close(fd_);
 }
 
-LockDirectory::LockDirectory(std::string path) : path_(std::move(path)) {
+LockDirectory::LockDirectory(std::string path, std::function<void()> reach_changed)
+    : path_(std::move(path)), reach_changed_(std::move(reach_changed)) {
   struct stat attr {};
   if (stat(path_.c_str(), &attr) != 0) return;
   mode_ = attr.st_mode & 0777;
@@ -69,9 +72,33 @@ std::string LockDirectory::file_of(const std::string& lockspace, const std::stri
   return file_name(lockspace) + "/" + file_name(name);
 }
 
-LockErrc LockDirectory::fail(const std::string& path, int error) {
-  wrong_ = path + ": " + std::strerror(error);
+LockErrc LockDirectory::out_of_reach(std::string words, bool writing) {
+  trouble_writing_ = writing;
+  if (trouble_ == words) return LockErrc::kUnreachable;
+  trouble_ = std::move(words);
+  spdlog::warn("file: {}", trouble_);
+  reach_changed_();
   return LockErrc::kUnreachable;
+}
+
+LockErrc LockDirectory::out_of_reach(const std::string& file, int error) {
+  return out_of_reach(path_of(file) + ": " + std::strerror(error), is_of_writing(error));
+}
+
+// That it can be read says nothing of what only a write meets.
+void LockDirectory::in_reach(bool written) {
+  if (trouble_.empty() || (trouble_writing_ && !written)) return;
+  trouble_.clear();
+  spdlog::info("file: {} is in reach again", path_);
+  reach_changed_();
+}
+
+// The answer to an open that ended with `error`.
+tl::unexpected<LockErrc> LockDirectory::refuse(const std::string& file, int error, bool make) {
+  const LockErrc result = errc_of(error, make);
+  if (result == LockErrc::kUnreachable) return tl::make_unexpected(out_of_reach(file, error));
+  in_reach(false);
+  return tl::make_unexpected(result);
 }
 
 // Another one in its place: the old one may have holders who do not know yet.
@@ -87,30 +114,32 @@ void LockDirectory::meet(const std::string& path, int fd) {
 
 tl::expected<Descriptor, LockErrc> LockDirectory::folder_of(const std::string& file, bool make) {
   Descriptor top(::open(path_.c_str(), kFolder));
-  if (!top) return tl::make_unexpected(fail(path_, errno));
+  if (!top) {
+    const std::string words = path_ + ": " + std::strerror(errno);
+    return tl::make_unexpected(out_of_reach(words));
+  }
   const std::string name = file.substr(0, file.find('/'));
-  const std::string path = path_of(name);
-  Descriptor folder(openat(top.get(), name.c_str(), kFolder | O_NOFOLLOW));
+  const auto open_it = [&] {
+    return Descriptor(openat(top.get(), name.c_str(), kFolder | O_NOFOLLOW));
+  };
+  Descriptor folder = open_it();
   if (!folder && errno == ENOENT && make) {
-    if (mkdirat(top.get(), name.c_str(), mode_) != 0 && errno != EEXIST) {
-      return tl::make_unexpected(fail(path, errno));
-    }
-    folder = Descriptor(openat(top.get(), name.c_str(), kFolder | O_NOFOLLOW));
+    const bool made = mkdirat(top.get(), name.c_str(), mode_) == 0 || errno == EEXIST;
+    if (made) folder = open_it();
   }
   const int error = folder ? 0 : errno;
   meet(path_, top.get());
-  if (folder) meet(path, folder.get());
+  if (folder) meet(path_of(name), folder.get());
   if (Clock::now() < grace_until_) {
-    wrong_ = fmt::format(
-        "{} or a directory in it was replaced: nothing is granted for {} s, in which those who "
-        "hold locks in the old one are told",
-        path_, kGrace.count());
-    return tl::make_unexpected(LockErrc::kUnreachable);
+    return tl::make_unexpected(out_of_reach(
+        fmt::format("{} or a directory in it was replaced: nothing is granted for {} s, in which "
+                    "those who hold locks in the old one are told",
+                    path_, kGrace.count())));
   }
   if (folder) return folder;
-  fail(path, error);
-  if (error == ENOTDIR) wrong_ = path + ": it is no directory, or a link to one";
-  return tl::make_unexpected(errc_of(error, make));
+  if (error != ENOTDIR) return refuse(name, error, make);
+  return tl::make_unexpected(
+      out_of_reach(path_of(name) + ": it is no directory, or a link to one"));
 }
 
 tl::expected<Descriptor, LockErrc> LockDirectory::open(const std::string& file, For what) {
@@ -120,37 +149,33 @@ tl::expected<Descriptor, LockErrc> LockDirectory::open(const std::string& file, 
   if (!folder) return tl::make_unexpected(folder.error());
   const int flags = (write ? O_RDWR : O_RDONLY) | (make ? O_CREAT : 0);
   Descriptor fd = open_at(*folder, file.substr(file.find('/') + 1), flags, mode_ & 0666);
-  if (!fd) {
-    const LockErrc result = errc_of(errno, make);
-    fail(path_of(file), errno);
-    return tl::make_unexpected(result);
-  }
-  const char* why = refusal(fd.get(), write);
-  if (why == nullptr) return fd;
-  wrong_ = path_of(file) + ": " + why;
+  if (!fd) return refuse(file, errno, make);
+  in_reach(false);
+  if (is_lock(fd.get(), write)) return fd;
   return tl::make_unexpected(LockErrc::kInvalid);
 }
 
 tl::expected<std::vector<std::string>, LockErrc> LockDirectory::files(
     const std::string& lockspace) {
   std::vector<std::string> out;
-  const std::string folder_name = file_name(lockspace);
-  const auto folder = folder_of(folder_name, false);
+  const std::string name = file_name(lockspace);
+  const auto folder = folder_of(name, false);
   if (!folder && folder.error() == LockErrc::kNotFound) return out;
   if (!folder) return tl::make_unexpected(folder.error());
   Descriptor fd(openat(folder->get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   const std::unique_ptr<DIR, int (*)(DIR*)> listing(fd ? fdopendir(fd.get()) : nullptr, closedir);
-  if (listing == nullptr) return tl::make_unexpected(fail(path_of(folder_name), errno));
-  fd.release();
-  while (true) {
-    errno = 0;
-    const dirent* entry = readdir(listing.get());
-    if (entry == nullptr) break;
-    const std::string name = entry->d_name;
-    if (name != "." && name != "..") out.push_back(folder_name + "/" + name);
+  if (listing != nullptr) {
+    fd.release();
+    while (true) {
+      errno = 0;
+      const dirent* entry = readdir(listing.get());
+      if (entry == nullptr) break;
+      const std::string file = entry->d_name;
+      if (file != "." && file != "..") out.push_back(name + "/" + file);
+    }
+    if (errno == 0) return out;
   }
-  if (errno != 0) return tl::make_unexpected(fail(path_of(folder_name), errno));
-  return out;
+  return tl::make_unexpected(out_of_reach(name, errno));
 }
 
 std::optional<std::string> LockDirectory::gone(const std::string& file, int fd) const {

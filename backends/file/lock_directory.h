@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <chrono>
+#include <functional>
 #include <optional>
 #include <string>
 #include <tl/expected.hpp>
@@ -48,7 +49,8 @@ class LockDirectory {
   static constexpr auto kCheck = std::chrono::seconds(1);
   static constexpr auto kGrace = std::chrono::seconds(2);
 
-  explicit LockDirectory(std::string path);
+  /// `reach_changed`: trouble() says something else.
+  LockDirectory(std::string path, std::function<void()> reach_changed);
 
   /// A lock's file, as the others here want it: LOCKSPACE/NAME, in file names.
   static std::string file_of(const std::string& lockspace, const std::string& name);
@@ -56,11 +58,18 @@ class LockDirectory {
 
   enum class For { kLooking, kWriting, kMaking };
   /// kNotFound, unless it is for making; kInvalid when a lock cannot have that name; kUnreachable.
-  /// Then wrong() says why.
   tl::expected<Descriptor, LockErrc> open(const std::string& file, For what);
   /// The files of a lockspace; none when it has no folder. kUnreachable.
   tl::expected<std::vector<std::string>, LockErrc> files(const std::string& lockspace);
-  const std::string& wrong() const { return wrong_; }
+
+  /// What the filesystem would not do last, in words; empty once it has done it, as far as is
+  /// known.
+  const std::string& trouble() const { return trouble_; }
+  /// What its user met with an open file: kUnreachable, and trouble().
+  LockErrc out_of_reach(const std::string& file, int error);
+  LockErrc out_of_reach(std::string words, bool writing = false);
+  /// Something was written.
+  void written() { in_reach(true); }
 
   /// Why an open file is not the one that others would open by this name; nullopt when it is, and
   /// when nobody can tell.
@@ -68,7 +77,8 @@ class LockDirectory {
 
  private:
   using Identity = std::pair<dev_t, ino_t>;
-  LockErrc fail(const std::string& path, int error);
+  tl::unexpected<LockErrc> refuse(const std::string& file, int error, bool make);
+  void in_reach(bool written);
   tl::expected<Descriptor, LockErrc> folder_of(const std::string& file, bool make);
   void meet(const std::string& path, int fd);
 
@@ -76,7 +86,9 @@ class LockDirectory {
   mode_t mode_ = 0700;  ///< DIR's: whoever can open a lock's file can hold it.
   std::unordered_map<std::string, Identity> known_;  ///< Directories, as they were met last.
   Clock::time_point grace_until_;
-  std::string wrong_;
+  std::function<void()> reach_changed_;
+  std::string trouble_;
+  bool trouble_writing_ = false;  ///< Only what writes can meet it: it is full, or read-only.
 };
 
 }  // namespace lockfs

@@ -12,9 +12,9 @@
 
 #include <filesystem>
 #include <fstream>
-#include <map>
 #include <sstream>
 #include <string>
+#include <thread>
 
 namespace lockfs {
 namespace {
@@ -34,7 +34,7 @@ class Node final : public ClaimEvents {
   void failed(ClaimId /*claim*/, LockErrc why) override { end_ = why; }
   void contended(ClaimId /*claim*/) override {}
   void lost(ClaimId /*claim*/, std::string_view why) override { lost_ = why; }
-  void reach_changed() override {}
+  void reach_changed() override { ++reach_changes_; }
   void answered(QueryId /*query*/, LockErrc result, std::vector<RemoteLock> locks) override {
     end_ = result;
     locks_ = std::move(locks);
@@ -62,12 +62,15 @@ class Node final : public ClaimEvents {
   }
   const std::vector<RemoteLock>& locks() const { return locks_; }
   const std::string& lost() const { return lost_; }
+  const std::string& trouble() { return claims_.trouble(); }
+  int reach_changes() const { return reach_changes_; }
   FileClaims& claims() { return claims_; }
 
  private:
   LockErrc end_ = LockErrc::kOk;
   std::vector<RemoteLock> locks_;
   std::string lost_;
+  int reach_changes_ = 0;
   uint64_t claim_ = 0;
   FileClaims claims_;
 };
@@ -216,6 +219,39 @@ TEST_F(Claims, AreNotFreeWhenTheDirectoryIsGone) {
   EXPECT_EQ(node.inspect("job"), LockErrc::kUnreachable);
   EXPECT_EQ(node.list(), LockErrc::kUnreachable);
   EXPECT_EQ(node.take("job"), LockErrc::kUnreachable);
+}
+
+// --- What is said of it.
+
+TEST_F(Claims, SayThatTheDirectoryIsGoneUntilItIsThereAgain) {
+  Node node(path_, "one");
+  EXPECT_EQ(node.trouble(), "");
+  fs::remove_all(path_);
+  ASSERT_EQ(node.take("job"), LockErrc::kUnreachable);
+  EXPECT_EQ(node.trouble(), path_ + ": No such file or directory");
+  ASSERT_EQ(node.inspect("job"), LockErrc::kUnreachable);
+  EXPECT_EQ(node.reach_changes(), 1) << "the same";
+  fs::create_directory(path_);
+  while (node.inspect("job") != LockErrc::kOk) {  // It is another directory, perhaps.
+    EXPECT_THAT(node.trouble(), HasSubstr(path_ + " or a directory in it was replaced"));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_EQ(node.trouble(), "");
+  EXPECT_EQ(node.take("job"), LockErrc::kOk);
+}
+
+TEST_F(Claims, SayThatTheFilesystemIsFullUntilSomethingIsWritten) {
+  if (mount("tmpfs", path_.c_str(), "tmpfs", 0, "size=64k") != 0) GTEST_SKIP() << "cannot mount";
+  Node node(path_, "one");
+  ASSERT_EQ(node.take("first"), LockErrc::kOk);
+  std::ofstream(path_ + "/filler") << std::string(1 << 17, 'x') << std::flush;
+  ASSERT_EQ(node.take("second"), LockErrc::kUnreachable);
+  EXPECT_EQ(node.trouble(), lock("second") + ": No space left on device");
+  ASSERT_EQ(node.inspect("first"), LockErrc::kOk);
+  EXPECT_NE(node.trouble(), "") << "that it can be read says nothing of that";
+  fs::remove(path_ + "/filler");
+  EXPECT_EQ(node.take("second"), LockErrc::kOk);
+  EXPECT_EQ(node.trouble(), "");
 }
 
 // --- Directories that are replaced.
