@@ -274,6 +274,11 @@ std::string LockFs::explain(LockErrc result, const Owner& self, Share want, cons
                   holders +
                   "; release yours first (UN), ask again, and take locks in one order everywhere");
     case LockErrc::kInvalid:
+      if (!want.is_slot()) {
+        return said("the backend " + lock.space->backend->traits().name +
+                    ": can have no lock of this name: it is too long there, or names something "
+                    "else; take another one");
+      }
       return said(fmt::format("the semaphore has size {} while it is in use; {}; ask for that size",
                               lock.slot_size, holders));
     case LockErrc::kLimit: return said("a limit is reached: " + limit_in_words(client));

@@ -33,8 +33,8 @@ std::string this_node() { return fmt::format("{}:{}:{}", host_name(), getpid(), 
 // Takes the thread's events to the loop. What is still under way when the backend ends is dropped.
 class FileBackend::Events final : public ClaimEvents {
  public:
-  Events(EventLoop& loop, ClaimEvents& table)
-      : loop_(loop), table_(std::make_shared<ClaimEvents*>(&table)) {}
+  Events(FileBackend& backend, ClaimEvents& table)
+      : backend_(backend), table_(std::make_shared<ClaimEvents*>(&table)) {}
   ~Events() override { *table_ = nullptr; }  // On the loop's thread.
 
   void granted(ClaimId claim, Mode mode, TokenBlock tokens) override {
@@ -50,7 +50,10 @@ class FileBackend::Events final : public ClaimEvents {
     post([claim, why = std::string(why)](ClaimEvents& table) { table.lost(claim, why); });
   }
   void reach_changed() override {
-    post([](ClaimEvents& table) { table.reach_changed(); });
+    post([&backend = backend_, trouble = backend_.claims_->trouble()](ClaimEvents& table) {
+      backend.trouble_ = trouble;
+      table.reach_changed();
+    });
   }
   void answered(QueryId query, LockErrc result, std::vector<RemoteLock> locks) override {
     post([query, result, locks = std::move(locks)](ClaimEvents& table) {
@@ -60,11 +63,11 @@ class FileBackend::Events final : public ClaimEvents {
 
  private:
   void post(std::function<void(ClaimEvents&)> event) {
-    loop_.post([table = table_, event = std::move(event)] {
+    backend_.loop_.post([table = table_, event = std::move(event)] {
       if (*table != nullptr) event(**table);
     });
   }
-  EventLoop& loop_;
+  FileBackend& backend_;
   std::shared_ptr<ClaimEvents*> table_;
 };
 
@@ -76,6 +79,10 @@ FileBackend::FileBackend(EventLoop& loop, std::string directory)
   traits_.other_nodes = true;
   traits_.keeps_pins = true;
   traits_.value_block = false;
+}
+
+std::vector<std::pair<std::string, std::string>> FileBackend::status() const {
+  return {{"directory", directory_}, {"state", trouble_.empty() ? "up" : trouble_}};
 }
 
 FileBackend::~FileBackend() {
@@ -90,7 +97,7 @@ FileBackend::~FileBackend() {
 }
 
 void FileBackend::start(ClaimEvents& events) {
-  events_ = std::make_unique<Events>(loop_, events);
+  events_ = std::make_unique<Events>(*this, events);
   claims_ = std::make_unique<FileClaims>(directory_, this_node(), *events_);
   wake_ = eventfd(0, EFD_CLOEXEC);
   thread_ = worker_thread([this] { run(); });

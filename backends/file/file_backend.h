@@ -7,6 +7,8 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "backends/file/file_claims.h"
 #include "core/event_loop.h"
@@ -29,6 +31,8 @@ class FileBackend final : public LockBackend {
   static std::optional<std::string> try_directory(const std::string& directory);
 
   const LockTraits& traits() const override { return traits_; }
+  std::vector<std::pair<std::string, std::string>> status() const override;
+  std::string trouble() const override { return trouble_; }
   void start(ClaimEvents& events) override;
   void acquire(ClaimId claim, std::string_view lockspace, std::string_view name, Mode mode,
                bool now) override;
@@ -51,6 +55,7 @@ class FileBackend final : public LockBackend {
   EventLoop& loop_;
   std::string directory_;
   LockTraits traits_;
+  std::string trouble_;                 ///< As the thread said last.
   std::unique_ptr<Events> events_;      ///< Of the thread, to the loop.
   std::unique_ptr<FileClaims> claims_;  ///< The thread's.
   int wake_ = -1;

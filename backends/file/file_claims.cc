@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "backends/file/file_claims.h"
 
-#include <fcntl.h>
 #include <sys/inotify.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <filesystem>
 #include <thread>
 #include <utility>
 
@@ -26,41 +23,7 @@ constexpr int kTextTries = 50;
 constexpr auto kTextPause = std::chrono::milliseconds(1);
 // Files that are deleted under our hands as often as this are somebody's mistake.
 constexpr int kOpenTries = 3;
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-  explicit operator bool() const { return fd_ >= 0; }
-
- private:
-  int fd_;
-};
-
-bool is_deleted(int fd) {
-  struct stat attr {};
-  return fstat(fd, &attr) == 0 && attr.st_nlink == 0;
-}
-
-// Whoever can open a lock's file can hold its bytes: the directory's mode says who may.
-mode_t mode_of(const std::string& directory) {
-  struct stat attr {};
-  return stat(directory.c_str(), &attr) == 0 ? attr.st_mode & 0777 : 0700;
-}
-
-int open_lock_file(const std::string& path, mode_t mode) {
-  const int flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW;
-  const int fd = open(path.c_str(), flags, mode & 0666);
-  if (fd >= 0 || errno != ENOENT) return fd;
-  const std::string folder = path.substr(0, path.rfind('/'));
-  if (mkdir(folder.c_str(), mode) != 0 && errno != EEXIST) return -1;
-  return open(path.c_str(), flags, mode & 0666);
-}
+constexpr uint32_t kEvents = IN_CLOSE_WRITE | IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF;
 
 bool lock_text(int fd) {
   for (int i = 0; i < kTextTries; ++i) {
@@ -81,8 +44,7 @@ bool slot_is_live(int fd, size_t slot) {
 }  // namespace
 
 FileClaims::FileClaims(std::string directory, std::string node, ClaimEvents& events)
-    : directory_(std::move(directory)),
-      mode_(mode_of(directory_)),
+    : directory_(std::move(directory), [&events] { events.reach_changed(); }),
       node_(std::move(node)),
       events_(events),
       inotify_(inotify_init1(IN_NONBLOCK | IN_CLOEXEC)) {}
@@ -92,19 +54,16 @@ FileClaims::~FileClaims() {
   if (inotify_ >= 0) close(inotify_);
 }
 
-std::string FileClaims::path_of(const std::string& lockspace, const std::string& name) const {
-  return directory_ + "/" + file_name(lockspace) + "/" + file_name(name);
-}
-
 void FileClaims::acquire(ClaimId id, const std::string& lockspace, const std::string& name,
                          Mode mode, bool now) {
   auto [it, made] = claims_.try_emplace(id);
   Claim& claim = it->second;
   if (made) {
     claim.id = id;
-    claim.path = path_of(lockspace, name);
+    claim.file = LockDirectory::file_of(lockspace, name);
     claim.text.node = node_;
   }
+  if (lose_if_gone(claim)) return;
   const Mode before = claim.lock ? claim.lock->mode() : Mode::kNL;
   const LockErrc result = attempt(claim, mode);
   if (result == LockErrc::kOk) return grant(claim, before);
@@ -113,20 +72,24 @@ void FileClaims::acquire(ClaimId id, const std::string& lockspace, const std::st
 }
 
 LockErrc FileClaims::attempt(Claim& claim, Mode mode) {
+  const bool held = claim.lock && claim.lock->mode() != Mode::kNL;
   for (int i = 0; i < kOpenTries; ++i) {
     if (claim.fd < 0) {
-      claim.fd = open_lock_file(claim.path, mode_);
-      if (claim.fd < 0) return errno == ENAMETOOLONG ? LockErrc::kInvalid : LockErrc::kUnreachable;
+      auto fd = directory_.open(claim.file, LockDirectory::For::kMaking);
+      if (!fd) return fd.error();
+      claim.fd = fd->release();
       claim.lock.emplace(claim.fd);
-      by_path_[claim.path] = claim.id;
+      by_file_[claim.file] = claim.id;
     }
-    const bool held = claim.lock->mode() != Mode::kNL;
     const LockErrc result = claim.lock->convert(mode);
-    // A lock on a file that has no name any more excludes nobody who comes later.
-    if (held || result == LockErrc::kUnreachable || !is_deleted(claim.fd)) return result;
+    // A lock on a file that others do not open by its name excludes none of them.
+    if (result == LockErrc::kUnreachable) return directory_.out_of_reach(claim.file, errno);
+    if (held) return result;
+    if (!directory_.gone(claim.file, claim.fd)) return result;
     forget_file(claim);
   }
-  return LockErrc::kUnreachable;
+  return directory_.out_of_reach(directory_.path_of(claim.file) +
+                                 ": it is deleted again and again");
 }
 
 void FileClaims::grant(Claim& claim, Mode before) {
@@ -136,9 +99,11 @@ void FileClaims::grant(Claim& claim, Mode before) {
   if (is_exclusive(mode)) {
     tokens = text.next_tokens();
     if (tokens.end == 0) {  // The filesystem is full, or worse.
+      const LockErrc why = directory_.out_of_reach(claim.file, errno);
       claim.lock->convert(before);
-      return fail(claim, LockErrc::kUnreachable);
+      return fail(claim, why);
     }
+    directory_.written();
     claim.text.token = tokens.next;
   }
   if (!covers(mode, before)) text.touch();  // Others may go now.
@@ -172,6 +137,7 @@ void FileClaims::wait_for(Claim& claim, Mode mode) {
 }
 
 void FileClaims::attempt_again(Claim& claim) {
+  if (lose_if_gone(claim)) return;
   const Mode before = claim.lock ? claim.lock->mode() : Mode::kNL;
   const LockErrc result = attempt(claim, claim.wanted);
   if (result == LockErrc::kOk) return grant(claim, before);
@@ -212,7 +178,7 @@ void FileClaims::write_slot(Claim& claim) {
 void FileClaims::watch(Claim& claim) {
   if (claim.watch >= 0) return;
   const std::string path = "/proc/self/fd/" + std::to_string(claim.fd);
-  claim.watch = inotify_add_watch(inotify_, path.c_str(), IN_CLOSE_WRITE | IN_MODIFY | IN_ATTRIB);
+  claim.watch = inotify_add_watch(inotify_, path.c_str(), kEvents);
   if (claim.watch >= 0) by_watch_[claim.watch] = claim.id;
 }
 
@@ -234,7 +200,7 @@ void FileClaims::changed() {
     const auto it = claims_.find(id);
     if (it == claims_.end()) continue;
     Claim& claim = it->second;
-    if (lose_if_deleted(claim)) continue;
+    if (lose_if_gone(claim)) continue;
     if (claim.wanted != Mode::kNL) {
       claim.backoff = kSoon;
       attempt_again(claim);
@@ -242,29 +208,34 @@ void FileClaims::changed() {
   }
 }
 
-bool FileClaims::lose_if_deleted(Claim& claim) {
-  if (!claim.lock || claim.lock->mode() == Mode::kNL || !is_deleted(claim.fd)) return false;
+bool FileClaims::lose_if_gone(Claim& claim) {
+  if (!claim.lock || claim.lock->mode() == Mode::kNL) return false;
+  const auto why = directory_.gone(claim.file, claim.fd);
+  if (!why) return false;
   const ClaimId id = claim.id;
-  const std::string why = "its file " + claim.path + " was deleted";
   erase(claim);
-  events_.lost(id, why);
+  events_.lost(id, "its file " + *why);
   return true;
 }
 
 std::optional<FileClaims::Clock::time_point> FileClaims::next_retry() const {
-  std::optional<Clock::time_point> next;
+  if (claims_.empty()) return std::nullopt;
+  Clock::time_point next = check_at_;
   for (const auto& [id, claim] : claims_) {
-    if (claim.wanted != Mode::kNL && (!next || claim.retry_at < *next)) next = claim.retry_at;
+    if (claim.wanted != Mode::kNL) next = std::min(next, claim.retry_at);
   }
   return next;
 }
 
 void FileClaims::retry() {
   const Clock::time_point now = Clock::now();
+  const bool check = check_at_ <= now;
   for (auto it = claims_.begin(); it != claims_.end();) {
     Claim& claim = (it++)->second;  // It may be erased.
+    if (check && lose_if_gone(claim)) continue;
     if (claim.wanted != Mode::kNL && claim.retry_at <= now) attempt_again(claim);
   }
+  if (check) check_at_ = Clock::now() + LockDirectory::kCheck;
 }
 
 void FileClaims::cancel(ClaimId id) {
@@ -288,7 +259,7 @@ void FileClaims::forget_file(Claim& claim) {
   // Unlocked first: the close tells others to look.
   set_bytes(claim.fd, ByteLock::kNone, kLockedBytes, kAllEnd);
   close(std::exchange(claim.fd, -1));
-  by_path_.erase(claim.path);
+  by_file_.erase(claim.file);
   claim.lock.reset();
   claim.slot.reset();
 }
@@ -304,24 +275,27 @@ void FileClaims::describe(ClaimId id, const Presence& who) {
   it->second.text.who = who;
   if (take_slot(it->second)) write_slot(it->second);
   watch(it->second);  // For the end of the file, which may have come.
-  lose_if_deleted(it->second);
+  lose_if_gone(it->second);
 }
 
-std::optional<RemoteLock> FileClaims::look(const std::string& path, std::string name) {
-  const Descriptor fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+// None: it is free and has no pin, or can be no lock.
+tl::expected<std::optional<RemoteLock>, LockErrc> FileClaims::look(const std::string& file,
+                                                                   std::string name) {
+  const auto fd = directory_.open(file, LockDirectory::For::kLooking);
+  if (!fd && fd.error() == LockErrc::kUnreachable) return tl::make_unexpected(fd.error());
   if (!fd) return std::nullopt;
   RemoteLock out;
   out.name = std::move(name);
-  out.pin = LockText(fd.get()).pin();
-  const Mode strongest = ModeLock::strongest_of_others(fd.get());
-  for (auto& [slot, text] : LockText(fd.get()).slots()) {
-    if (text.node == node_ || !slot_is_live(fd.get(), slot)) continue;
+  out.pin = LockText(fd->get()).pin();
+  const Mode strongest = ModeLock::strongest_of_others(fd->get());
+  for (auto& [slot, text] : LockText(fd->get()).slots()) {
+    if (text.node == node_ || !slot_is_live(fd->get(), slot)) continue;
     const uint64_t token = std::max(text.token, text.who.token);
     if (text.held != Mode::kNL) out.claims.push_back({text.held, false, token, text.who});
     if (text.wants != Mode::kNL) out.claims.push_back({text.wants, true, 0, text.who});
   }
-  const auto own = by_path_.find(path);
-  const bool ours = own != by_path_.end() && claims_.at(own->second).lock->mode() != Mode::kNL;
+  const auto own = by_file_.find(file);
+  const bool ours = own != by_file_.end() && claims_.at(own->second).lock->mode() != Mode::kNL;
   if (strongest != Mode::kNL && !ours && !out.held())
     out.claims.push_back({strongest, false, 0, {}});
   if (!out.pin && out.claims.empty()) return std::nullopt;
@@ -329,38 +303,49 @@ std::optional<RemoteLock> FileClaims::look(const std::string& path, std::string 
 }
 
 void FileClaims::inspect(QueryId query, const std::string& lockspace, const std::string& name) {
+  auto lock = look(LockDirectory::file_of(lockspace, name), name);
+  if (!lock) return events_.answered(query, lock.error(), {});
   std::vector<RemoteLock> locks;
-  if (auto lock = look(path_of(lockspace, name), name)) locks.push_back(std::move(*lock));
+  if (*lock) locks.push_back(std::move(**lock));
   events_.answered(query, LockErrc::kOk, std::move(locks));
 }
 
 void FileClaims::list(QueryId query, const std::string& lockspace) {
+  const auto files = directory_.files(lockspace);
+  if (!files) return events_.answered(query, files.error(), {});
   std::vector<RemoteLock> locks;
-  std::error_code error;
-  const std::string folder = directory_ + "/" + file_name(lockspace);
-  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end;
-       it.increment(error)) {
-    const std::string file = it->path().filename();
-    if (auto lock = look(it->path(), lock_name(file))) locks.push_back(std::move(*lock));
+  LockErrc result = LockErrc::kOk;
+  for (const std::string& file : *files) {
+    auto lock = look(file, lock_name(file.substr(file.find('/') + 1)));
+    if (!lock) {
+      result = lock.error();
+    } else if (*lock) {
+      locks.push_back(std::move(**lock));
+    }
   }
-  const bool none = !error || error == std::errc::no_such_file_or_directory;
-  events_.answered(query, none ? LockErrc::kOk : LockErrc::kUnreachable, std::move(locks));
+  events_.answered(query, result, std::move(locks));
 }
 
 LockErrc FileClaims::change_pin(const std::string& lockspace, const std::string& name,
                                 const std::optional<Pin>& pin, bool fresh) {
-  const std::string path = path_of(lockspace, name);
-  const Descriptor fd(pin ? open_lock_file(path, mode_)
-                          : open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
-  if (!fd) return !pin && errno == ENOENT ? LockErrc::kNotFound : LockErrc::kUnreachable;
-  if (!lock_text(fd.get())) return LockErrc::kUnreachable;
-  LockText text(fd.get());
+  const std::string file = LockDirectory::file_of(lockspace, name);
+  const auto fd =
+      directory_.open(file, pin ? LockDirectory::For::kMaking : LockDirectory::For::kWriting);
+  if (!fd) return fd.error();
+  if (!lock_text(fd->get())) return directory_.out_of_reach(file, errno);
+  LockText text(fd->get());
   const bool has = text.pin().has_value();
   LockErrc result = LockErrc::kOk;
   if (pin && fresh && has) result = LockErrc::kExists;
   if (!pin && !has) result = LockErrc::kNotFound;
-  if (result == LockErrc::kOk && !text.write_pin(pin)) result = LockErrc::kUnreachable;
-  unlock_text(fd.get());
+  if (result == LockErrc::kOk) {
+    if (text.write_pin(pin)) {
+      directory_.written();
+    } else {
+      result = directory_.out_of_reach(file, errno);
+    }
+  }
+  unlock_text(fd->get());
   return result;
 }
 

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-#include <sys/types.h>
-
 #include <chrono>
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <tl/expected.hpp>
 #include <unordered_map>
 #include <vector>
 
+#include "backends/file/lock_directory.h"
 #include "backends/file/lock_text.h"
 #include "backends/file/mode_lock.h"
 #include "core/lock_backend.h"
@@ -22,7 +22,8 @@ namespace lockfs {
 ///
 /// A claim that must wait is tried again when the kernel says that the file was closed or written
 /// (inotify: a release does both after it has unlocked), and each kRetry in any case, for other
-/// hosts' releases over NFS are not announced.
+/// hosts' releases over NFS are not announced. What is held is looked at each
+/// LockDirectory::kCheck: a directory that is renamed is not announced either.
 class FileClaims {
  public:
   using Clock = std::chrono::steady_clock;
@@ -47,17 +48,20 @@ class FileClaims {
            bool fresh);
   void unpin(QueryId query, const std::string& lockspace, const std::string& name);
 
+  /// As LockDirectory says; a change is an event.
+  const std::string& trouble() const { return directory_.trouble(); }
+
   /// Can be read when files have changed; then call changed().
   int watch_fd() const { return inotify_; }
   void changed();
-  /// When to call retry(); nullopt: nobody waits.
+  /// When to call retry(); nullopt: nothing is held, and nobody waits.
   std::optional<Clock::time_point> next_retry() const;
   void retry();
 
  private:
   struct Claim {
     ClaimId id = ClaimId::kNone;
-    std::string path;
+    std::string file;  ///< In directory_.
     int fd = -1;
     std::optional<ModeLock> lock;
     std::optional<size_t> slot;  ///< Its place in the file's text, locked.
@@ -68,7 +72,6 @@ class FileClaims {
     int watch = -1;
   };
 
-  std::string path_of(const std::string& lockspace, const std::string& name) const;
   LockErrc attempt(Claim& claim, Mode mode);
   void grant(Claim& claim, Mode before);
   void wait_for(Claim& claim, Mode mode);
@@ -80,19 +83,19 @@ class FileClaims {
   void watch(Claim& claim);
   void forget_file(Claim& claim);
   void erase(Claim& claim);
-  bool lose_if_deleted(Claim& claim);
-  std::optional<RemoteLock> look(const std::string& path, std::string name);
+  bool lose_if_gone(Claim& claim);
+  tl::expected<std::optional<RemoteLock>, LockErrc> look(const std::string& file, std::string name);
   LockErrc change_pin(const std::string& lockspace, const std::string& name,
                       const std::optional<Pin>& pin, bool fresh);
 
-  std::string directory_;
-  mode_t mode_;
+  LockDirectory directory_;
   std::string node_;
   ClaimEvents& events_;
   int inotify_ = -1;
   std::map<ClaimId, Claim> claims_;
-  std::unordered_map<std::string, ClaimId> by_path_;
+  std::unordered_map<std::string, ClaimId> by_file_;
   std::unordered_map<int, ClaimId> by_watch_;
+  Clock::time_point check_at_;  ///< When to look whether the files of what is held are gone.
 };
 
 }  // namespace lockfs

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <chrono>
 
@@ -27,7 +28,9 @@ off_t offset_of_slot(size_t slot) {
 }
 
 bool write_at(int fd, std::string_view text, off_t offset) {
-  return pwrite(fd, text.data(), text.size(), offset) == static_cast<ssize_t>(text.size());
+  const ssize_t n = pwrite(fd, text.data(), text.size(), offset);
+  if (n >= 0 && n < static_cast<ssize_t>(text.size())) errno = ENOSPC;
+  return n == static_cast<ssize_t>(text.size());
 }
 
 std::string read_at(int fd, size_t size, off_t offset) {

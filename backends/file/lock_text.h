@@ -29,8 +29,8 @@ struct SlotText {
 ///     pin 1000 0640 allocated ...    twice, or "pin none"
 ///     claim node=... held=PR ...     512 bytes for each slot
 ///
-/// No member function waits. Whoever changes the pin, or the token without holding PW or EX, has
-/// kTextByte of mode_lock.h locked.
+/// What cannot be written says so, with errno. No member function waits. Whoever changes the pin,
+/// or the token without holding PW or EX, has kTextByte of mode_lock.h locked.
 class LockText {
  public:
   static constexpr size_t kLine = 128;

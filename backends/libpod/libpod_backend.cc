@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <fstream>
@@ -112,6 +113,11 @@ void LibpodBackend::release(ClaimId claim) {
   claims_.erase(found);
 }
 
+bool LibpodBackend::holds(uint32_t id) const {
+  return std::any_of(claims_.begin(), claims_.end(),
+                     [&](const auto& each) { return each.second.id == id && each.second.held; });
+}
+
 std::optional<RemoteLock> LibpodBackend::show(uint32_t id) {
   RemoteLock out;
   out.name = std::to_string(id);
@@ -119,7 +125,9 @@ std::optional<RemoteLock> LibpodBackend::show(uint32_t id) {
   const auto thread = locks_->holder(id);
   if (thread) {
     Presence who = holder_of(*thread, host_);
-    if (who.pid != getpid()) out.claims.push_back({Mode::kEX, false, 0, std::move(who)});
+    // The kernel names no process for a lock of ours on a file.
+    const bool ours = who.pid == getpid() || (*thread == 0 && holds(id));
+    if (!ours) out.claims.push_back({Mode::kEX, false, 0, std::move(who)});
   }
   if (!out.pin && out.claims.empty()) return std::nullopt;
   return out;

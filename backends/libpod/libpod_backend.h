@@ -44,6 +44,7 @@ class LibpodBackend final : public LockBackend {
   };
   void answered(ClaimId claim, LockErrc result);
   void grant(ClaimId claim);
+  bool holds(uint32_t id) const;
   std::optional<RemoteLock> show(uint32_t id);
   void change(QueryId query, std::function<LockErrc(libpod::Locks&)> work);
 

@@ -159,7 +159,8 @@ SharedSegment::~SharedSegment() {
 
 std::optional<std::string> SharedSegment::join(std::chrono::milliseconds patience) {
   const std::string own = fmt::format("/proc/self/fd/{}", fd_);
-  if (inotify_ < 0 || inotify_add_watch(inotify_, own.c_str(), IN_CLOSE_WRITE | IN_ATTRIB) < 0) {
+  constexpr uint32_t kEvents = IN_CLOSE_WRITE | IN_ATTRIB | IN_MOVE_SELF;
+  if (inotify_ < 0 || inotify_add_watch(inotify_, own.c_str(), kEvents) < 0) {
     return because("cannot watch it (inotify; see fs.inotify.max_user_instances)");
   }
   self_ = kNodes - 1;  // In whose name we are within, until we have a place.
@@ -298,7 +299,8 @@ std::optional<std::string> SharedSegment::gone() const {
   if (fstat(fd_, &ours) != 0) return std::nullopt;
   if (ours.st_size != static_cast<off_t>(size_)) return "it was truncated";
   // The kernel tells of a deletion before its name is gone.
-  if (ours.st_nlink == 0 || stat(path_.c_str(), &named) != 0) return "it was deleted";
+  if (ours.st_nlink == 0) return "it was deleted";
+  if (stat(path_.c_str(), &named) != 0) return "it was renamed";
   if (named.st_dev == ours.st_dev && named.st_ino == ours.st_ino) return std::nullopt;
   return "another one has its name now";
 }

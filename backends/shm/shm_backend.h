@@ -6,6 +6,8 @@
 #include <string_view>
 #include <tl/expected.hpp>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "backends/shm/kept_claims.h"
 #include "backends/shm/segment_changes.h"
@@ -34,6 +36,9 @@ class ShmBackend final : public LockBackend {
   ShmBackend& operator=(const ShmBackend&) = delete;
 
   const LockTraits& traits() const override { return traits_; }
+  std::vector<std::pair<std::string, std::string>> status() const override {
+    return {{"state", trouble_.empty() ? "up" : trouble_}};
+  }
   std::string trouble() const override { return trouble_; }
   void start(ClaimEvents& events) override;
   void acquire(ClaimId claim, std::string_view lockspace, std::string_view name, Mode mode,

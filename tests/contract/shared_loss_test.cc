@@ -65,6 +65,32 @@ TEST_P(SharedLoss, ALockThatIsDeletedAtOnceIsLostAsWell) {
   EXPECT_TRUE(eventually_lost(holder)) << "node 1: " << write_command(open_lock(1, "young"), "EX");
 }
 
+TEST_P(SharedLoss, TheHolderOfARenamedLockIsToldWhy) {
+  if (!world().has_files()) GTEST_SKIP() << kNothing;
+  for (const char* mode : {"CR", "PR", "EX"}) {
+    const std::string name = std::string("renamed ") + mode;
+    const int holder = known_holder(name, mode);
+    ASSERT_TRUE(world().move_lock(name));
+    EXPECT_TRUE(eventually_lost(holder)) << own(holder, "this.error");
+    expect_told(holder, "was renamed");
+    if (GetParam() == "shm") break;  // All its locks are gone at once.
+  }
+}
+
+// A mount that knew the old store grants nothing of the new one before the holders of the old one
+// have had the time to see it.
+TEST_P(SharedLoss, TheHolderOfARenamedStoreIsToldBeforeAnotherMountGrantsTheLockAnew) {
+  if (!world().has_files()) GTEST_SKIP() << kNothing;
+  const int holder = known_holder("store", "EX");
+  ASSERT_TRUE(world().move_store());
+  if (eventually([&] { return ask(lock(1, "store"), "EX try") == 0; }, 4)) {
+    EXPECT_EQ(write_command(holder, "renew"), ESTALE);
+  }
+  EXPECT_TRUE(eventually_lost(holder)) << own(holder, "this.error");
+  restart_node(1);
+  EXPECT_EQ(ask(lock(1, "store"), "EX try"), 0);
+}
+
 TEST_P(SharedLoss, AConversionThatWaitsEndsWithTheLoss) {
   if (!world().has_files()) GTEST_SKIP() << kNothing;
   const int converts = known_holder("waits", "PR");

@@ -3,8 +3,10 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <stdexcept>
@@ -36,12 +38,23 @@ class FileWorld final : public World {
   FileWorld() {
     if (mkdtemp(directory_.data()) == nullptr) throw std::runtime_error("mkdtemp");
   }
-  ~FileWorld() override { std::filesystem::remove_all(directory_); }
+  ~FileWorld() override {
+    std::filesystem::remove_all(directory_);
+    std::filesystem::remove_all(directory_ + ".old");
+  }
   std::string source() const override { return "file:" + directory_; }
   bool fifo() const override { return false; }
   bool has_files() const override { return true; }
   bool delete_lock(const std::string& name) override {
     return unlink((directory_ + "/default/" + name).c_str()) == 0;
+  }
+  bool move_lock(const std::string& name) override {
+    const std::string file = directory_ + "/default/" + name;
+    return rename(file.c_str(), (file + ".old").c_str()) == 0;
+  }
+  bool move_store() override {
+    return rename(directory_.c_str(), (directory_ + ".old").c_str()) == 0 &&
+           mkdir(directory_.c_str(), 0700) == 0;
   }
 
  private:
@@ -51,15 +64,19 @@ class FileWorld final : public World {
 class ShmWorld final : public World {
  public:
   ShmWorld() : name_("lockfs-world-" + std::to_string(getpid()) + "-" + std::to_string(++count_)) {}
-  ~ShmWorld() override { unlink(("/dev/shm/" + name_).c_str()); }
+  ~ShmWorld() override {
+    unlink(path().c_str());
+    unlink((path() + ".old").c_str());
+  }
   std::string source() const override { return "shm:" + name_ + "?locks=1024"; }
   bool fifo() const override { return true; }
   bool has_files() const override { return true; }
-  bool delete_lock(const std::string& /*name*/) override {
-    return unlink(("/dev/shm/" + name_).c_str()) == 0;
-  }
+  bool delete_lock(const std::string& /*name*/) override { return unlink(path().c_str()) == 0; }
+  bool move_lock(const std::string& /*name*/) override { return move_store(); }
+  bool move_store() override { return rename(path().c_str(), (path() + ".old").c_str()) == 0; }
 
  private:
+  std::string path() const { return "/dev/shm/" + name_; }
   static inline int count_ = 0;
   std::string name_;
 };

@@ -25,6 +25,10 @@ class World {
   /// Deletes the file behind a lock of the default lockspace, as if by mistake; false where there
   /// is none.
   virtual bool delete_lock(const std::string& /*name*/) { return false; }
+  /// Renames that file; and all that nodes share, with an empty one in its place where a node does
+  /// not make it.
+  virtual bool move_lock(const std::string& /*name*/) { return false; }
+  virtual bool move_store() { return false; }
   /// Whether there is a file behind each lock.
   virtual bool has_files() const { return false; }
   /// Whether who waits is told when its turn has come; else it asks again and again.

@@ -3,6 +3,7 @@
 
 import fcntl
 import os
+import shutil
 import signal
 import struct
 import threading
@@ -316,6 +317,9 @@ def unsupported(scratch):
     section.entry("mv", error_of(os.rename, mount.lock("job"), mount.lock("other")))
     section.entry("ln", error_of(os.link, mount.lock("job"), mount.lock("other")))
     os.close(fd)
+    os.mkdir(scratch + "/default/directory")
+    write(section, mount.open("directory"), "EX", "EX of a name that is a directory in DIR")
+    shutil.rmtree(scratch + "/default")
     mount.end()
 
 
@@ -335,6 +339,12 @@ def out_of_reach(scratch):
     section.entry(".ctl: pin job", error, answer)
     wrong = [line for line in mount.log().splitlines() if " error: " in line]
     section.entry("and the log says", "", "\n".join(wrong))
+    mount.end()
+    os.mkdir(scratch + "/gone")
+    mount = Mount(source=f"file:{scratch}/gone")
+    fd = mount.open("job")
+    os.rmdir(scratch + "/gone")
+    write(section, fd, "EX", "EX, on a mount of file:DIR, without DIR")
     mount.end()
 
 

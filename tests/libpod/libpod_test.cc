@@ -220,6 +220,17 @@ TEST_P(Libpod, TheMountAndPodmanExcludeEachOther) {
   EXPECT_EQ(podman_waits.wait(), 0);
 }
 
+TEST_P(Libpod, WhatTheMountHoldsHasOneHolder) {
+  const auto mount = writable();
+  ASSERT_EQ(write_command(open_lock(*mount, "17"), "EX"), 0);
+  const std::string picture = slurp(mount->lock("17"));
+  EXPECT_EQ(picture_value(picture, "holders_total"), "1") << picture;
+  EXPECT_EQ(picture_value(picture, "holders.0.pid"), std::to_string(getpid())) << picture;
+  EXPECT_EQ(picture_value(picture, "holders.1.mode"), "") << picture;
+  const auto other = writable();
+  EXPECT_EQ(picture_value(slurp(other->lock("17")), "mode"), "EX") << "another mount sees it";
+}
+
 TEST_P(Libpod, AWaitThatIsGivenUpTakesNothing) {
   const auto mount = writable();
   auto holder = podman_holds(17, *mount);

@@ -105,7 +105,7 @@ TEST(SharedSegment, SaysWhenItIsNotWhatANewMountWouldOpen) {
   const auto one = SharedSegment::open(file.path(), 64);
   EXPECT_FALSE((*one)->gone());
   ASSERT_EQ(rename(file.path().c_str(), (file.path() + ".moved").c_str()), 0);
-  EXPECT_EQ((*one)->gone(), "it was deleted");
+  EXPECT_EQ((*one)->gone(), "it was renamed");
   const auto two = SharedSegment::open(file.path(), 64);
   EXPECT_EQ((*one)->gone(), "another one has its name now");
   EXPECT_FALSE((*two)->gone());
