@@ -1,40 +1,73 @@
 // SPDX-License-Identifier: MIT
 #include "backends/late_backend.h"
 
+#include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <system_error>
 #include <utility>
 
 #include "backends/registry.h"
+#include "backends/worker_thread.h"
 
 namespace lockfs {
 
-LateBackend::LateBackend(EventLoop& loop, std::string url, std::function<Made()> make)
-    : loop_(loop), url_(std::move(url)), make_(std::move(make)) {
+LateBackend::LateBackend(EventLoop& loop, std::string url, std::string why, Prepare prepare,
+                         std::chrono::milliseconds retry)
+    : loop_(loop),
+      url_(std::move(url)),
+      trouble_(std::move(why)),
+      prepare_(std::move(prepare)),
+      retry_(retry),
+      outlet_(std::make_shared<Outlet>(loop)) {
   unknown_.name = url_.substr(0, url_.find(':'));
   unknown_.other_nodes = true;  // So that nobody decides without it.
-  retry_ = loop_.timers.schedule(loop_.timers.now() + kRetry, [this] { try_again(); });
 }
 
-LateBackend::~LateBackend() { loop_.timers.cancel(retry_); }
+LateBackend::~LateBackend() { outlet_->close(); }
 
-void LateBackend::try_again() {
-  auto made = make_();
-  if (!made) {
-    trouble_ = made.error();
-    retry_ = loop_.timers.schedule(loop_.timers.now() + kRetry, [this] { try_again(); });
-    return;
+void LateBackend::start(ClaimEvents& events) {
+  events_ = &events;
+  try_later();
+}
+
+void LateBackend::try_later() {
+  trying_since_.reset();
+  outlet_->after(retry_, [this] { try_now(); });
+}
+
+void LateBackend::try_now() {
+  trying_since_ = loop_.timers.now();
+  const auto body = [this, prepare = prepare_, outlet = outlet_] {
+    outlet->post([this, prepared = prepare()] { take(prepared); });
+  };
+  try {
+    worker_thread(body).detach();
+  } catch (const std::system_error& error) {
+    trouble_ =
+        fmt::format("it cannot be tried, for there is no thread to be had: {}", error.what());
+    try_later();
+  }
+}
+
+void LateBackend::take(const Prepared& prepared) {
+  if (!prepared) {
+    trouble_ = prepared.error();
+    return try_later();
   }
   spdlog::info("{} is there now", shown_url(url_));
-  made_ = std::move(*made);
-  if (events_ == nullptr) return;
+  made_ = (*prepared)(loop_);
   made_->start(*events_);
   events_->reach_changed();
 }
 
 std::vector<std::pair<std::string, std::string>> LateBackend::status() const {
   if (made_) return made_->status();
-  return {{"state", trouble_}};
+  const Duration tried = trying_since_ ? loop_.timers.now() - *trying_since_ : Duration::zero();
+  if (tried < retry_) return {{"state", trouble_}};
+  return {{"state",
+           fmt::format("what it needs has not answered for {} s; before that: {}",
+                       std::chrono::duration_cast<std::chrono::seconds>(tried).count(), trouble_)}};
 }
 
 std::string LateBackend::trouble() const { return made_ ? made_->trouble() : trouble_; }

@@ -3,23 +3,28 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
-#include <tl/expected.hpp>
 
+#include "backends/module.h"
+#include "backends/outlet.h"
 #include "core/event_loop.h"
 #include "core/lock_backend.h"
 
 namespace lockfs {
 
 /// A backend that could not be made when the mount began: all that is asked of it is answered by
-/// kUnreachable, at once, until it can be made. It is tried again and again.
+/// kUnreachable, at once, until it can be made. It is tried again and again, each time by a thread,
+/// for what it needs may not answer; one that never comes back is never waited for.
 class LateBackend final : public LockBackend {
  public:
-  using Made = tl::expected<std::unique_ptr<LockBackend>, std::string>;
-  static constexpr auto kRetry = std::chrono::seconds(2);
+  static constexpr auto kRetry = std::chrono::milliseconds(2000);
+  using Prepare = std::function<Prepared()>;
 
-  /// `loop` outlives this.
-  LateBackend(EventLoop& loop, std::string url, std::function<Made()> make);
+  /// `why` it could not be made at once. `prepare` runs on threads that may outlive this: it keeps
+  /// what it uses. `retry` is the time between two tries. `loop` outlives this.
+  LateBackend(EventLoop& loop, std::string url, std::string why, Prepare prepare,
+              std::chrono::milliseconds retry = kRetry);
   ~LateBackend() override;
   LateBackend(const LateBackend&) = delete;
   LateBackend& operator=(const LateBackend&) = delete;
@@ -27,7 +32,7 @@ class LateBackend final : public LockBackend {
   const LockTraits& traits() const override { return made_ ? made_->traits() : unknown_; }
   std::vector<std::pair<std::string, std::string>> status() const override;
   std::string trouble() const override;
-  void start(ClaimEvents& events) override { events_ = &events; }
+  void start(ClaimEvents& events) override;
   void join(QueryId query, std::string_view lockspace, mode_t mode) override;
   void leave(QueryId query, std::string_view lockspace, bool force) override;
   void acquire(ClaimId claim, std::string_view lockspace, std::string_view name, Mode mode,
@@ -45,17 +50,21 @@ class LateBackend final : public LockBackend {
   void unpin(QueryId query, std::string_view lockspace, std::string_view name) override;
 
  private:
-  void try_again();
+  void try_later();
+  void try_now();
+  void take(const Prepared& prepared);
   void refuse(QueryId query) { events_->answered(query, LockErrc::kUnreachable, {}); }
 
   EventLoop& loop_;
   std::string url_;
-  std::string trouble_ = "not tried yet";
-  std::function<Made()> make_;
+  std::string trouble_;
+  Prepare prepare_;
+  std::chrono::milliseconds retry_;
   LockTraits unknown_;
   ClaimEvents* events_ = nullptr;
   std::unique_ptr<LockBackend> made_;
-  TimerId retry_ = TimerId::kNone;
+  std::optional<TimePoint> trying_since_;  ///< A thread is at it.
+  std::shared_ptr<Outlet> outlet_;         ///< Of the threads, and for the next try.
 };
 
 }  // namespace lockfs
