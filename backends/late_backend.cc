@@ -12,6 +12,33 @@
 
 namespace lockfs {
 
+// What the backend tells the table, but for the answers to what was asked by us.
+class LateBackend::Events final : public ClaimEvents {
+ public:
+  Events(LateBackend& late, ClaimEvents& table) : late_(late), table_(table) {}
+  void granted(ClaimId claim, Mode mode, TokenBlock tokens) override {
+    table_.granted(claim, mode, tokens);
+  }
+  void value(ClaimId claim, const LockValue& value) override { table_.value(claim, value); }
+  void failed(ClaimId claim, LockErrc why) override { table_.failed(claim, why); }
+  void contended(ClaimId claim) override { table_.contended(claim); }
+  void uncontended(ClaimId claim) override { table_.uncontended(claim); }
+  void lost(ClaimId claim, std::string_view why) override { table_.lost(claim, why); }
+  void reach_changed() override { table_.reach_changed(); }
+  void answered(QueryId query, LockErrc result, std::vector<RemoteLock> locks) override {
+    // The table's ids are a SlotMap's, which gives none of ours.
+    const bool ours = query != QueryId::kNone && static_cast<uint64_t>(query) <= late_.last_query_;
+    if (!ours) return table_.answered(query, result, std::move(locks));
+    for (const auto& [lockspace, unjoined] : late_.unjoined_) {
+      if (unjoined.query == query) return late_.joined(std::string(lockspace), result);
+    }
+  }
+
+ private:
+  LateBackend& late_;
+  ClaimEvents& table_;
+};
+
 LateBackend::LateBackend(EventLoop& loop, std::string url, std::string why, Prepare prepare,
                          std::chrono::milliseconds retry)
     : loop_(loop),
@@ -22,6 +49,7 @@ LateBackend::LateBackend(EventLoop& loop, std::string url, std::string why, Prep
       outlet_(std::make_shared<Outlet>(loop)) {
   unknown_.name = url_.substr(0, url_.find(':'));
   unknown_.other_nodes = true;  // So that nobody decides without it.
+  unknown_.joins = true;        // So that we know what is to be joined.
 }
 
 LateBackend::~LateBackend() { outlet_->close(); }
@@ -57,7 +85,40 @@ void LateBackend::take(const Prepared& prepared) {
   }
   spdlog::info("{} is there now", shown_url(url_));
   made_ = (*prepared)(loop_);
-  made_->start(*events_);
+  passed_on_ = std::make_unique<Events>(*this, *events_);
+  made_->start(*passed_on_);
+  if (!made_->traits().joins) unjoined_.clear();
+  std::vector<std::string> lockspaces;
+  for (const auto& [lockspace, unjoined] : unjoined_) lockspaces.push_back(lockspace);
+  for (const std::string& lockspace : lockspaces) join_now(lockspace);
+  events_->reach_changed();
+}
+
+void LateBackend::join_now(const std::string& lockspace) {
+  const auto found = unjoined_.find(lockspace);
+  if (found == unjoined_.end()) return;  // The table has left it.
+  found->second.query = QueryId{++last_query_};
+  made_->join(found->second.query, lockspace, found->second.mode);
+}
+
+void LateBackend::join_later(const std::string& lockspace) {
+  outlet_->after(retry_ * kJoinRetries, [this, lockspace] {
+    // What the backend itself knows to be in vain is not tried.
+    made_->trouble().empty() ? join_now(lockspace) : join_later(lockspace);
+  });
+}
+
+void LateBackend::joined(const std::string& lockspace, LockErrc result) {
+  Unjoined& unjoined = unjoined_.at(lockspace);
+  unjoined.query = QueryId::kNone;
+  unjoined.why = result;
+  if (result == LockErrc::kOk) {
+    unjoined_.erase(lockspace);
+  } else {
+    spdlog::error("{}: lockspace {} cannot be joined: {}", shown_url(url_), lockspace,
+                  make_error_code(result).message());
+    if (result != LockErrc::kInvalid) join_later(lockspace);  // A name does not get better.
+  }
   events_->reach_changed();
 }
 
@@ -70,13 +131,27 @@ std::vector<std::pair<std::string, std::string>> LateBackend::status() const {
                        std::chrono::duration_cast<std::chrono::seconds>(tried).count(), trouble_)}};
 }
 
-std::string LateBackend::trouble() const { return made_ ? made_->trouble() : trouble_; }
+std::string LateBackend::trouble() const {
+  if (!made_) return trouble_;
+  std::string out = made_->trouble();
+  if (!out.empty() || unjoined_.empty()) return out;
+  const auto& [lockspace, unjoined] = *unjoined_.begin();
+  if (unjoined.why == LockErrc::kOk) return fmt::format("lockspace {} is being joined", lockspace);
+  return fmt::format("lockspace {} cannot be joined: {}", lockspace,
+                     make_error_code(unjoined.why).message());
+}
 
 void LateBackend::join(QueryId query, std::string_view lockspace, mode_t mode) {
-  made_ ? made_->join(query, lockspace, mode) : refuse(query);
+  if (made_) return made_->join(query, lockspace, mode);
+  unjoined_[std::string(lockspace)].mode = mode;
+  events_->answered(query, LockErrc::kOk, {});
 }
 void LateBackend::leave(QueryId query, std::string_view lockspace, bool force) {
-  made_ ? made_->leave(query, lockspace, force) : refuse(query);
+  if (const auto found = unjoined_.find(lockspace); found != unjoined_.end()) {
+    unjoined_.erase(found);
+  }
+  if (made_) return made_->leave(query, lockspace, force);
+  events_->answered(query, LockErrc::kOk, {});
 }
 void LateBackend::acquire_slots(ClaimId claim, std::string_view lockspace, std::string_view name,
                                 SlotClaim slots, bool now) {

@@ -2,6 +2,7 @@
 #pragma once
 #include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,10 +16,14 @@ namespace lockfs {
 
 /// A backend that could not be made when the mount began: all that is asked of it is answered by
 /// kUnreachable, at once, until it can be made. It is tried again and again, each time by a thread,
-/// for what it needs may not answer; one that never comes back is never waited for.
+/// for what it needs may not answer; one that never comes back is never waited for. A lockspace is
+/// joined at once as far as the table knows, and in truth when there is something to join.
 class LateBackend final : public LockBackend {
  public:
   static constexpr auto kRetry = std::chrono::milliseconds(2000);
+  /// Between two tries to join what could not be joined, in kRetry: each may be an error in the
+  /// log.
+  static constexpr int kJoinRetries = 5;
   using Prepare = std::function<Prepared()>;
 
   /// `why` it could not be made at once. `prepare` runs on threads that may outlive this: it keeps
@@ -50,6 +55,16 @@ class LateBackend final : public LockBackend {
   void unpin(QueryId query, std::string_view lockspace, std::string_view name) override;
 
  private:
+  class Events;
+  /// A lockspace that the table has joined, and we have not.
+  struct Unjoined {
+    mode_t mode = 0;
+    QueryId query = QueryId::kNone;  ///< Asked, and not answered yet.
+    LockErrc why = LockErrc::kOk;    ///< It could not be joined when that was last tried.
+  };
+  void join_now(const std::string& lockspace);
+  void join_later(const std::string& lockspace);
+  void joined(const std::string& lockspace, LockErrc result);
   void try_later();
   void try_now();
   void take(const Prepared& prepared);
@@ -61,7 +76,10 @@ class LateBackend final : public LockBackend {
   Prepare prepare_;
   std::chrono::milliseconds retry_;
   LockTraits unknown_;
+  std::map<std::string, Unjoined, std::less<>> unjoined_;
+  uint64_t last_query_ = 0;
   ClaimEvents* events_ = nullptr;
+  std::unique_ptr<Events> passed_on_;
   std::unique_ptr<LockBackend> made_;
   std::optional<TimePoint> trying_since_;  ///< A thread is at it.
   std::shared_ptr<Outlet> outlet_;         ///< Of the threads, and for the next try.

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "backends/memory.h"
+#include "tests/core/async_backend.h"
 
 namespace lockfs {
 namespace {
@@ -65,6 +66,36 @@ class LateBackendTest : public ::testing::Test {
   Told told;
 };
 
+// A backend that notes what is joined and left, and answers by `answers`, then by kOk.
+class JoiningBackend final : public AsyncBackend {
+ public:
+  explicit JoiningBackend(std::vector<LockErrc>& answers) : answers_(answers) {
+    change_traits().joins = true;
+  }
+  std::string trouble() const override { return trouble_; }
+  void set_trouble(const std::string& words) { trouble_ = words; }
+  void join(QueryId query, std::string_view lockspace, mode_t mode) override {
+    joined.emplace_back(lockspace, mode);
+    LockErrc answer = LockErrc::kOk;
+    if (!answers_.empty()) {
+      answer = answers_.front();
+      answers_.erase(answers_.begin());
+    }
+    events().answered(query, answer, {});
+  }
+  void leave(QueryId query, std::string_view lockspace, bool /*force*/) override {
+    left.emplace_back(lockspace);
+    events().answered(query, LockErrc::kOk, {});
+  }
+
+  std::vector<std::pair<std::string, mode_t>> joined;
+  std::vector<std::string> left;
+
+ private:
+  std::vector<LockErrc>& answers_;
+  std::string trouble_;
+};
+
 PreparedBackend memory() {
   return [](EventLoop& /*loop*/) { return std::make_unique<MemoryBackend>(); };
 }
@@ -117,6 +148,107 @@ TEST_F(LateBackendTest, WaitsForNoThreadThatHangs) {
   backend.reset();
   hangs->set_value();
   ended->get_future().wait();
+}
+
+// Of lockspaces that the table has joined while there was nothing to join.
+class LateJoinTest : public LateBackendTest {
+ protected:
+  // As the SlotMap of the table gives them.
+  static constexpr QueryId kQuery{uint64_t{1} << 32};
+
+  std::unique_ptr<LateBackend> late_joining() {
+    return late([this]() -> Prepared {
+      if (!there) return tl::make_unexpected("no corosync");
+      return [this](EventLoop& /*loop*/) {
+        auto made = std::make_unique<JoiningBackend>(answers);
+        backend = made.get();
+        return made;
+      };
+    });
+  }
+  bool is_joined(const std::string& lockspace) const {
+    return backend != nullptr && std::any_of(backend->joined.begin(), backend->joined.end(),
+                                             [&](const auto& j) { return j.first == lockspace; });
+  }
+
+  std::atomic<bool> there = false;
+  std::vector<LockErrc> answers;
+  JoiningBackend* backend = nullptr;
+};
+
+TEST_F(LateJoinTest, TheyAreJoinedWithTheirModesOnceItIsThere) {
+  const auto late = late_joining();
+  EXPECT_TRUE(late->traits().joins);
+  late->join(kQuery, "a", 0770);
+  late->join(kQuery, "b", 0700);
+  late->join(kQuery, "gone", 0700);
+  late->leave(kQuery, "gone", false);
+  EXPECT_THAT(told.answers, ElementsAre(std::pair(kQuery, LockErrc::kOk), testing::_, testing::_,
+                                        std::pair(kQuery, LockErrc::kOk)));
+  told.answers.clear();
+  there = true;
+  EXPECT_TRUE(run({[&] { return backend != nullptr; }}));
+  EXPECT_THAT(backend->joined, ElementsAre(std::pair("a", 0770), std::pair("b", 0700)));
+  EXPECT_THAT(told.answers, testing::IsEmpty()) << "the table did not ask";
+  EXPECT_EQ(late->trouble(), "");
+  late->inspect(kQuery, "a", "x");
+  EXPECT_THAT(told.answers, ElementsAre(std::pair(kQuery, LockErrc::kOk)));
+  late->leave(kQuery, "a", false);
+  EXPECT_THAT(backend->left, ElementsAre("a"));
+}
+
+TEST_F(LateJoinTest, OneThatCannotBeJoinedIsTroubleAndTriedAgain) {
+  const auto late = late_joining();
+  late->join(kQuery, "a", 0777);
+  answers = {LockErrc::kUnreachable};
+  there = true;
+  EXPECT_TRUE(run({[&] { return is_joined("a"); },
+                   [&] {
+                     EXPECT_THAT(late->trouble(), HasSubstr("lockspace a cannot be joined"));
+                     return true;
+                   },
+                   [&] { return late->trouble().empty(); }}));
+  EXPECT_EQ(backend->joined.size(), 2U);
+  EXPECT_EQ(told.reach_changes, 3);
+}
+
+TEST_F(LateJoinTest, OneThatWasLeftIsNotTriedAgain) {
+  const auto late = late_joining();
+  late->join(kQuery, "a", 0777);
+  answers = {LockErrc::kUnreachable};
+  there = true;
+  int turns = 0;
+  EXPECT_TRUE(run({[&] { return is_joined("a"); },
+                   [&] {
+                     late->leave(kQuery, "a", false);
+                     return true;
+                   },
+                   [&] { return ++turns > 50; }}))
+      << "twice the time of a retry";
+  EXPECT_EQ(backend->joined.size(), 1U);
+  EXPECT_EQ(late->trouble(), "");
+}
+
+TEST_F(LateJoinTest, NothingIsTriedThatTheBackendKnowsToBeInVain) {
+  const auto late = late_joining();
+  late->join(kQuery, "a", 0777);
+  answers = {LockErrc::kUnreachable};
+  there = true;
+  int turns = 0;
+  EXPECT_TRUE(run({[&] { return is_joined("a"); },
+                   [&] {
+                     backend->set_trouble("no quorum");
+                     return true;
+                   },
+                   [&] { return ++turns > 50; },
+                   [&] {
+                     EXPECT_EQ(backend->joined.size(), 1U);
+                     EXPECT_EQ(late->trouble(), "no quorum");
+                     backend->set_trouble("");
+                     return true;
+                   },
+                   [&] { return late->trouble().empty(); }}));
+  EXPECT_EQ(backend->joined.size(), 2U);
 }
 
 }  // namespace
