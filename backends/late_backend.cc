@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <system_error>
 #include <utility>
 
@@ -101,10 +102,10 @@ void LateBackend::join_now(const std::string& lockspace) {
   made_->join(found->second.query, lockspace, found->second.mode);
 }
 
-void LateBackend::join_later(const std::string& lockspace) {
-  outlet_->after(retry_ * kJoinRetries, [this, lockspace] {
+void LateBackend::join_later(const std::string& lockspace, Duration retry) {
+  outlet_->after(retry, [this, lockspace] {
     // What the backend itself knows to be in vain is not tried.
-    made_->trouble().empty() ? join_now(lockspace) : join_later(lockspace);
+    made_->trouble().empty() ? join_now(lockspace) : join_later(lockspace, retry_);
   });
 }
 
@@ -117,7 +118,9 @@ void LateBackend::joined(const std::string& lockspace, LockErrc result) {
   } else {
     spdlog::error("{}: lockspace {} cannot be joined: {}", shown_url(url_), lockspace,
                   make_error_code(result).message());
-    if (result != LockErrc::kInvalid) join_later(lockspace);  // A name does not get better.
+    // A name does not get better.
+    if (result != LockErrc::kInvalid) join_later(lockspace, retry_ * unjoined.retries);
+    unjoined.retries = std::min(2 * unjoined.retries, kMostRetries);
   }
   events_->reach_changed();
 }
@@ -155,7 +158,7 @@ void LateBackend::leave(QueryId query, std::string_view lockspace, bool force) {
 }
 void LateBackend::acquire_slots(ClaimId claim, std::string_view lockspace, std::string_view name,
                                 SlotClaim slots, bool now) {
-  if (!made_) return events_->failed(claim, LockErrc::kUnreachable);
+  if (!can_do(lockspace)) return events_->failed(claim, LockErrc::kUnreachable);
   made_->acquire_slots(claim, lockspace, name, slots, now);
 }
 void LateBackend::set_value(ClaimId claim, const LockValue& value) {
@@ -163,7 +166,7 @@ void LateBackend::set_value(ClaimId claim, const LockValue& value) {
 }
 void LateBackend::acquire(ClaimId claim, std::string_view lockspace, std::string_view name,
                           Mode mode, bool now) {
-  if (!made_) return events_->failed(claim, LockErrc::kUnreachable);
+  if (!can_do(lockspace)) return events_->failed(claim, LockErrc::kUnreachable);
   made_->acquire(claim, lockspace, name, mode, now);
 }
 void LateBackend::cancel(ClaimId claim) {
@@ -176,17 +179,17 @@ void LateBackend::describe(ClaimId claim, const Presence& who) {
   if (made_) made_->describe(claim, who);
 }
 void LateBackend::inspect(QueryId query, std::string_view lockspace, std::string_view name) {
-  made_ ? made_->inspect(query, lockspace, name) : refuse(query);
+  can_do(lockspace) ? made_->inspect(query, lockspace, name) : refuse(query);
 }
 void LateBackend::list(QueryId query, std::string_view lockspace) {
-  made_ ? made_->list(query, lockspace) : refuse(query);
+  can_do(lockspace) ? made_->list(query, lockspace) : refuse(query);
 }
 void LateBackend::pin(QueryId query, std::string_view lockspace, std::string_view name,
                       const Pin& pin, bool fresh) {
-  made_ ? made_->pin(query, lockspace, name, pin, fresh) : refuse(query);
+  can_do(lockspace) ? made_->pin(query, lockspace, name, pin, fresh) : refuse(query);
 }
 void LateBackend::unpin(QueryId query, std::string_view lockspace, std::string_view name) {
-  made_ ? made_->unpin(query, lockspace, name) : refuse(query);
+  can_do(lockspace) ? made_->unpin(query, lockspace, name) : refuse(query);
 }
 
 }  // namespace lockfs

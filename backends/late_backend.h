@@ -17,13 +17,14 @@ namespace lockfs {
 /// A backend that could not be made when the mount began: all that is asked of it is answered by
 /// kUnreachable, at once, until it can be made. It is tried again and again, each time by a thread,
 /// for what it needs may not answer; one that never comes back is never waited for. A lockspace is
-/// joined at once as far as the table knows, and in truth when there is something to join.
+/// joined at once as far as the table knows, and in truth when there is something to join; until it
+/// is, all that is asked of it is refused.
 class LateBackend final : public LockBackend {
  public:
   static constexpr auto kRetry = std::chrono::milliseconds(2000);
-  /// Between two tries to join what could not be joined, in kRetry: each may be an error in the
-  /// log.
-  static constexpr int kJoinRetries = 5;
+  /// Each try to join that fails is an error in the log: the time between two doubles, up to this
+  /// many times kRetry.
+  static constexpr int kMostRetries = 16;
   using Prepare = std::function<Prepared()>;
 
   /// `why` it could not be made at once. `prepare` runs on threads that may outlive this: it keeps
@@ -61,13 +62,16 @@ class LateBackend final : public LockBackend {
     mode_t mode = 0;
     QueryId query = QueryId::kNone;  ///< Asked, and not answered yet.
     LockErrc why = LockErrc::kOk;    ///< It could not be joined when that was last tried.
+    int retries = 1;                 ///< How many of kRetry until it is tried again.
   };
   void join_now(const std::string& lockspace);
-  void join_later(const std::string& lockspace);
+  void join_later(const std::string& lockspace, Duration retry);
   void joined(const std::string& lockspace, LockErrc result);
   void try_later();
   void try_now();
   void take(const Prepared& prepared);
+  /// Before it is joined, the backend may not know yet how far the tokens of others have come.
+  bool can_do(std::string_view lockspace) const { return made_ && !unjoined_.contains(lockspace); }
   void refuse(QueryId query) { events_->answered(query, LockErrc::kUnreachable, {}); }
 
   EventLoop& loop_;

@@ -205,11 +205,17 @@ TEST_F(LateJoinTest, OneThatCannotBeJoinedIsTroubleAndTriedAgain) {
   EXPECT_TRUE(run({[&] { return is_joined("a"); },
                    [&] {
                      EXPECT_THAT(late->trouble(), HasSubstr("lockspace a cannot be joined"));
+                     late->acquire(ClaimId{1}, "a", "x", Mode::kEX, false);
+                     late->inspect(kQuery, "a", "x");
                      return true;
                    },
                    [&] { return late->trouble().empty(); }}));
   EXPECT_EQ(backend->joined.size(), 2U);
   EXPECT_EQ(told.reach_changes, 3);
+  EXPECT_THAT(told.acquires, ElementsAre(LockErrc::kUnreachable)) << "not before it was joined";
+  EXPECT_EQ(told.answers.back(), std::pair(kQuery, LockErrc::kUnreachable));
+  late->acquire(ClaimId{2}, "a", "x", Mode::kEX, false);
+  EXPECT_EQ(backend->asks.size(), 1U);
 }
 
 TEST_F(LateJoinTest, OneThatWasLeftIsNotTriedAgain) {
