@@ -1,26 +1,32 @@
 // SPDX-License-Identifier: MIT
 #pragma once
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <tl/expected.hpp>
+#include <utility>
 
 #include "core/event_loop.h"
 #include "core/lock_backend.h"
 
 namespace lockfs {
 
+/// A backend for which all has been done that may wait: makes it. Called once at most, on the
+/// loop's thread, and never waits.
+using PreparedBackend = std::function<std::unique_ptr<LockBackend>(EventLoop& loop)>;
+using Prepared = tl::expected<PreparedBackend, std::string>;
+
 /// A scheme of URLs, and what is made of what stands behind its colon.
 struct BackendRow {
   std::string_view scheme;
   /// What is wrong, in words.
   std::optional<std::string> (*check)(std::string_view scheme, std::string_view rest);
-  /// Of what check() has passed.
-  tl::expected<std::unique_ptr<LockBackend>, std::string> (*make)(std::string_view scheme,
-                                                                  std::string_view rest,
-                                                                  EventLoop& loop);
+  /// The same, and whether it can be had now. On any thread, and may wait: for a filesystem, a
+  /// cluster, another mount.
+  Prepared (*prepare)(std::string_view scheme, std::string_view rest);
 };
 
 /// What `lockfs serve` serves, until it ends.
@@ -48,10 +54,10 @@ std::optional<std::string> check_with(std::string_view scheme, std::string_view 
   return url ? std::nullopt : std::optional<std::string>(url.error());
 }
 template <auto parse, class Backend>
-tl::expected<std::unique_ptr<LockBackend>, std::string> make_with(std::string_view scheme,
-                                                                  std::string_view rest,
-                                                                  EventLoop& loop) {
-  return std::make_unique<Backend>(loop, *parse(scheme, rest));
+Prepared prepare_with(std::string_view scheme, std::string_view rest) {
+  auto url = parse(scheme, rest);
+  if (!url) return tl::make_unexpected(url.error());
+  return [url = std::move(*url)](EventLoop& loop) { return std::make_unique<Backend>(loop, url); };
 }
 
 }  // namespace lockfs

@@ -10,6 +10,7 @@
 #include <bit>
 #include <filesystem>
 #include <map>
+#include <mutex>
 
 #include "backends/file/file_backend.h"
 #include "backends/libpod/libpod_backend.h"
@@ -21,15 +22,15 @@
 namespace lockfs {
 namespace {
 
-using Made = tl::expected<std::unique_ptr<LockBackend>, std::string>;
 using Wrong = std::optional<std::string>;
 
 Wrong check_memory(std::string_view /*scheme*/, std::string_view rest) {
   if (rest.empty()) return std::nullopt;
   return "memory: takes nothing behind the colon, but has '" + std::string(rest) + "'";
 }
-Made make_memory(std::string_view /*scheme*/, std::string_view /*rest*/, EventLoop& /*loop*/) {
-  return std::make_unique<MemoryBackend>();
+Prepared prepare_memory(std::string_view scheme, std::string_view rest) {
+  if (auto wrong = check_memory(scheme, rest)) return tl::make_unexpected(std::move(*wrong));
+  return [](EventLoop& /*loop*/) { return std::make_unique<MemoryBackend>(); };
 }
 
 // What stands behind the '?' of file: and shm:.
@@ -107,37 +108,45 @@ Wrong check_file(std::string_view /*scheme*/, std::string_view rest) {
   return where ? std::nullopt : Wrong(where.error());
 }
 
-Made make_libpod(libpod::MadeLocks locks, const Layout& layout, EventLoop& loop) {
+Prepared prepare_libpod(libpod::MadeLocks locks, const Layout& layout) {
   if (!locks) return tl::make_unexpected(locks.error());
-  return std::make_unique<LibpodBackend>(loop, std::move(*locks), layout.write);
+  // A function can be copied, what was opened cannot.
+  const auto opened = std::make_shared<std::unique_ptr<libpod::Locks>>(std::move(*locks));
+  return [opened, write = layout.write](EventLoop& loop) {
+    return std::make_unique<LibpodBackend>(loop, std::move(*opened), write);
+  };
 }
 
-Made make_shm(std::string_view /*scheme*/, std::string_view rest, EventLoop& loop) {
+Prepared prepare_shm(std::string_view /*scheme*/, std::string_view rest) {
   const auto where = parse_shm(rest);
   if (!where) return tl::make_unexpected(where.error());
   if (where->layout.libpod) {
-    return make_libpod(libpod::open_segment(where->path), where->layout, loop);
+    return prepare_libpod(libpod::open_segment(where->path), where->layout);
   }
   auto segment = shm::SharedSegment::open(where->path, where->layout.locks);
   if (!segment) return tl::make_unexpected(segment.error());
-  return std::make_unique<ShmBackend>(loop, std::move(*segment));
+  const auto opened = std::make_shared<std::unique_ptr<shm::SharedSegment>>(std::move(*segment));
+  return
+      [opened](EventLoop& loop) { return std::make_unique<ShmBackend>(loop, std::move(*opened)); };
 }
 
-Made make_file(std::string_view /*scheme*/, std::string_view rest, EventLoop& loop) {
+Prepared prepare_file(std::string_view /*scheme*/, std::string_view rest) {
   const auto where = parse_file(rest);
   if (!where) return tl::make_unexpected(where.error());
   if (where->layout.libpod) {
-    return make_libpod(libpod::open_directory(where->path), where->layout, loop);
+    return prepare_libpod(libpod::open_directory(where->path), where->layout);
   }
   if (auto wrong = FileBackend::try_directory(where->path)) {
     return tl::make_unexpected(std::move(*wrong));
   }
-  return std::make_unique<FileBackend>(loop, where->path);
+  return
+      [path = where->path](EventLoop& loop) { return std::make_unique<FileBackend>(loop, path); };
 }
 
 using Row = BackendRow;
-constexpr std::array kRows = {Row{"memory", check_memory, make_memory},
-                              Row{"file", check_file, make_file}, Row{"shm", check_shm, make_shm}};
+constexpr std::array kRows = {Row{"memory", check_memory, prepare_memory},
+                              Row{"file", check_file, prepare_file},
+                              Row{"shm", check_shm, prepare_shm}};
 
 constexpr std::array kUsages = {
     BackendUsage{"memory:", "this mount alone: every process of the host that sees it", nullptr},
@@ -187,7 +196,10 @@ bool is_safe(const std::string& file) {
 using Loaded = tl::expected<const BackendModule*, std::string>;
 
 Loaded load(const std::string& name) {
-  static std::map<std::string, const BackendModule*> loaded;
+  // A thread that prepares a backend may outlive main(): what it uses is never destroyed.
+  static std::mutex mutex;
+  static auto& loaded = *new std::map<std::string, const BackendModule*>;
+  const std::lock_guard guard(mutex);
   if (const auto known = loaded.find(name); known != loaded.end()) return known->second;
   const std::string file = module_directory() + "/" + name + ".so";
   if (access(file.c_str(), F_OK) != 0) {
@@ -278,10 +290,17 @@ std::string shown_url(std::string_view url) {
   return std::string(url.substr(0, colon)) + ":***" + std::string(url.substr(at));
 }
 
-Made make_backend(std::string_view url, EventLoop& loop) {
-  if (auto wrong = check_backend_url(url)) return tl::make_unexpected(std::move(*wrong));
-  const Row& row = **row_of(url);
-  return row.make(row.scheme, url.substr(row.scheme.size() + 1), loop);
+Prepared prepare_backend(std::string_view url) {
+  const auto row = row_of(url);
+  if (!row) return tl::make_unexpected(row.error());
+  return (*row)->prepare((*row)->scheme, url.substr((*row)->scheme.size() + 1));
+}
+
+tl::expected<std::unique_ptr<LockBackend>, std::string> make_backend(std::string_view url,
+                                                                     EventLoop& loop) {
+  const Prepared prepared = prepare_backend(url);
+  if (!prepared) return tl::make_unexpected(prepared.error());
+  return (*prepared)(loop);
 }
 
 }  // namespace lockfs

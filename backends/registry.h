@@ -27,8 +27,12 @@ std::optional<std::string> check_backend_url(std::string_view url);
 /// A URL without its password, for whoever reads mounts, logs and control files.
 std::string shown_url(std::string_view url);
 
-/// Makes the backend of a URL such as "memory:"; else says in words what is wrong with it. It may
-/// watch descriptors of `loop` and post into it, and ends before the loop does.
+/// Does all that may wait for the backend of a URL such as "memory:", so that it can be made; else
+/// says in words what is wrong. On any thread.
+Prepared prepare_backend(std::string_view url);
+
+/// Prepares a backend and makes it; so it may wait. The backend may watch descriptors of `loop` and
+/// post into it, and ends before the loop does.
 tl::expected<std::unique_ptr<LockBackend>, std::string> make_backend(std::string_view url,
                                                                      EventLoop& loop);
 

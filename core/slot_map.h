@@ -10,7 +10,7 @@ namespace lockfs {
 
 /// Values under ids that are never used twice: the low half of an id is a place, the high half
 /// counts how often the place was filled. A stale id finds nothing. References stay valid until
-/// their value is erased. Insert, find and erase are O(1). Id 0 is never given.
+/// their value is erased. Insert, find and erase are O(1). Ids below 2^32 are never given.
 template <typename Id, typename T>
 class SlotMap {
  public:

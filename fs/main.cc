@@ -136,8 +136,8 @@ tl::expected<std::map<std::string, std::unique_ptr<LockBackend>>, std::string> m
     if (name.empty()) return tl::make_unexpected(made.error());
     // It takes only its own lockspace with it.
     spdlog::error("{}; lockspace {} is out of reach until it is there", made.error(), name);
-    const auto again = [url = url, &loop] { return make_backend(url, loop); };
-    backends[name] = std::make_unique<LateBackend>(loop, url, again);
+    const auto again = [url = url] { return prepare_backend(url); };
+    backends[name] = std::make_unique<LateBackend>(loop, url, made.error(), again);
   }
   return backends;
 }

@@ -29,14 +29,14 @@ std::optional<std::string> check_dlm(std::string_view /*scheme*/, std::string_vi
   const auto prefix = parse_dlm(rest);
   return prefix ? std::nullopt : std::optional<std::string>(prefix.error());
 }
-tl::expected<std::unique_ptr<LockBackend>, std::string> make_dlm(std::string_view /*scheme*/,
-                                                                 std::string_view rest,
-                                                                 EventLoop& loop) {
+Prepared prepare_dlm(std::string_view /*scheme*/, std::string_view rest) {
+  const auto prefix = parse_dlm(rest);
+  if (!prefix) return tl::make_unexpected(prefix.error());
   if (auto missing = dlm::what_is_missing()) return tl::make_unexpected("dlm: " + *missing);
-  return std::make_unique<DlmBackend>(loop, *parse_dlm(rest));
+  return [prefix = *prefix](EventLoop& loop) { return std::make_unique<DlmBackend>(loop, prefix); };
 }
 
-constexpr std::array kRows = {BackendRow{"dlm", check_dlm, make_dlm}};
+constexpr std::array kRows = {BackendRow{"dlm", check_dlm, prepare_dlm}};
 
 }  // namespace
 }  // namespace lockfs

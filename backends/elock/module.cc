@@ -34,7 +34,7 @@ Served serve(std::string_view rest, EventLoop& loop) {
 }
 
 constexpr std::array kRows = {
-    BackendRow{"elock", check_with<parse>, make_with<parse, ElockBackend>}};
+    BackendRow{"elock", check_with<parse>, prepare_with<parse, ElockBackend>}};
 
 }  // namespace
 }  // namespace lockfs

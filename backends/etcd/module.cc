@@ -10,9 +10,9 @@ namespace lockfs {
 namespace {
 
 constexpr auto kCheck = check_with<etcd::parse_url>;
-constexpr auto kMake = make_with<etcd::parse_url, EtcdBackend>;
-constexpr std::array kRows = {BackendRow{"etcd", kCheck, kMake},
-                              BackendRow{"etcds", kCheck, kMake}};
+constexpr auto kPrepare = prepare_with<etcd::parse_url, EtcdBackend>;
+constexpr std::array kRows = {BackendRow{"etcd", kCheck, kPrepare},
+                              BackendRow{"etcds", kCheck, kPrepare}};
 
 }  // namespace
 }  // namespace lockfs

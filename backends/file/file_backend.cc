@@ -98,7 +98,6 @@ FileBackend::~FileBackend() {
 
 void FileBackend::start(ClaimEvents& events) {
   events_ = std::make_unique<Events>(*this, events);
-  claims_ = std::make_unique<FileClaims>(directory_, this_node(), *events_);
   wake_ = eventfd(0, EFD_CLOEXEC);
   thread_ = worker_thread([this] { run(); });
 }
@@ -122,6 +121,7 @@ std::optional<std::deque<FileBackend::Task>> FileBackend::take_tasks() {
 }
 
 void FileBackend::run() {
+  claims_ = std::make_unique<FileClaims>(directory_, this_node(), *events_);
   while (true) {
     std::array<pollfd, 2> ready{{{wake_, POLLIN, 0}, {claims_->watch_fd(), POLLIN, 0}}};
     int timeout = -1;

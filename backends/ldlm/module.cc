@@ -10,9 +10,9 @@ namespace lockfs {
 namespace {
 
 constexpr auto kCheck = check_with<ldlm::parse_url>;
-constexpr auto kMake = make_with<ldlm::parse_url, LdlmBackend>;
-constexpr std::array kRows = {BackendRow{"ldlm", kCheck, kMake},
-                              BackendRow{"ldlms", kCheck, kMake}};
+constexpr auto kPrepare = prepare_with<ldlm::parse_url, LdlmBackend>;
+constexpr std::array kRows = {BackendRow{"ldlm", kCheck, kPrepare},
+                              BackendRow{"ldlms", kCheck, kPrepare}};
 
 }  // namespace
 }  // namespace lockfs

@@ -10,18 +10,19 @@
 namespace lockfs {
 namespace {
 
-tl::expected<std::unique_ptr<LockBackend>, std::string> make_redis(std::string_view scheme,
-                                                                   std::string_view rest,
-                                                                   EventLoop& loop) {
+Prepared prepare_redis(std::string_view scheme, std::string_view rest) {
   const auto url = redis::parse_url(scheme, rest);
-  if (url->layout == redis::Layout::kGoDlm) return std::make_unique<GoDlmBackend>(loop, *url);
-  return std::make_unique<RedisBackend>(loop, *url);
+  if (!url) return tl::make_unexpected(url.error());
+  return [url = *url](EventLoop& loop) -> std::unique_ptr<LockBackend> {
+    if (url.layout == redis::Layout::kGoDlm) return std::make_unique<GoDlmBackend>(loop, url);
+    return std::make_unique<RedisBackend>(loop, url);
+  };
 }
 
 constexpr auto kCheck = check_with<redis::parse_url>;
-constexpr std::array kRows = {BackendRow{"redis", kCheck, make_redis},
-                              BackendRow{"rediss", kCheck, make_redis},
-                              BackendRow{"redis+unix", kCheck, make_redis}};
+constexpr std::array kRows = {BackendRow{"redis", kCheck, prepare_redis},
+                              BackendRow{"rediss", kCheck, prepare_redis},
+                              BackendRow{"redis+unix", kCheck, prepare_redis}};
 
 }  // namespace
 }  // namespace lockfs

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 // One mount with several lockspaces, each with the backend that the config file gives it.
+#include <signal.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <yaml-cpp/yaml.h>
 
@@ -100,6 +103,66 @@ TEST_F(Lockspaces, OneThatBreaksTakesNoOtherWithIt) {
   EXPECT_EQ(errno, EHOSTUNREACH);
   EXPECT_GE(exclusive(one(), "default/a"), 0);
   EXPECT_GE(exclusive(one(), "shared/a"), 0);
+}
+
+// A filesystem that does not answer, below `hung`: a mount whose daemon is stopped. No lock can be
+// kept there, so `hung` is out of reach from the start, and tried again and again.
+class HungLockspace : public ::testing::Test {
+ protected:
+  HungLockspace() {
+    std::ofstream(config_) << "[lockspace.hung]\nbackend = \"file:" << other_.path()
+                           << "/default\"\n";
+    one_ = std::make_unique<Mount>(std::vector<std::string>{"--config", config_});
+    EXPECT_THAT(state(), ::testing::HasSubstr("cannot write there"));
+    kill(other_.daemon(), SIGSTOP);
+    EXPECT_TRUE(eventually([&] { return state().find("has not answered") != std::string::npos; }))
+        << state();
+  }
+  ~HungLockspace() override {
+    kill(other_.daemon(), SIGCONT);
+    unlink(config_.c_str());
+  }
+  std::string state() const {
+    const auto traits = nlohmann::json::parse(slurp(one_->path() + "/.lockfs/traits"));
+    return traits.at("hung").at("status").at("state");
+  }
+  Mount& one() { return *one_; }
+  Mount& other() { return other_; }
+
+ private:
+  std::string config_ = "/tmp/lockfs-hung-" + std::to_string(getpid()) + ".toml";
+  Mount other_;
+  std::unique_ptr<Mount> one_;
+};
+
+TEST_F(HungLockspace, KeepsNoOtherFromItsAnswers) {
+  const auto began = std::chrono::steady_clock::now();
+  for (int i = 0; i < 20; ++i) {
+    const Fd lock(::open(one().lock("x").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
+    EXPECT_EQ(flock_of(lock.get(), LOCK_EX | LOCK_NB), 0);
+  }
+  EXPECT_EQ(::open(one().lock("hung/x").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666), -1);
+  EXPECT_EQ(errno, EHOSTUNREACH);
+  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::milliseconds(100));
+}
+
+TEST_F(HungLockspace, IsTriedAgainOnceItsFilesystemAnswers) {
+  kill(other().daemon(), SIGCONT);
+  EXPECT_TRUE(eventually([&] { return state().find("has not answered") == std::string::npos; }));
+  EXPECT_THAT(state(), ::testing::HasSubstr("cannot write there"));
+}
+
+TEST_F(HungLockspace, KeepsNoDaemonFromItsEnd) {
+  kill(one().daemon(), SIGTERM);
+  siginfo_t ended{};
+  EXPECT_TRUE(eventually([&] {
+    return waitid(P_PID, static_cast<id_t>(one().daemon()), &ended, WEXITED | WNOWAIT | WNOHANG) ==
+               0 &&
+           ended.si_pid == one().daemon();
+  }));
+  EXPECT_EQ(ended.si_code, CLD_EXITED);
+  EXPECT_EQ(ended.si_status, 0);
+  EXPECT_NE(access((one().path() + "/.lockfs").c_str(), F_OK), 0) << "it is unmounted";
 }
 
 // Why a mount of SOURCE is refused.
