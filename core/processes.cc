@@ -77,15 +77,24 @@ TimePoint started(pid_t process) {
   return TimePoint(since_boot - asleep);
 }
 
+// The inode that the link `name` in /proc/PID/fd leads to; 0: none. It is opened as a path, which
+// asks nothing of the file, and read of there. The process's own fdinfo would ask: epoll's waits
+// for a mutex that another process holds while it waits for our answer to POLL.
+uint64_t inode_of(int directory, const char* name) {
+  const int path = openat(directory, name, O_PATH | O_CLOEXEC);
+  if (path < 0) return 0;
+  const std::string info = slurp("/proc/self/fdinfo/" + std::to_string(path));
+  close(path);
+  return number<uint64_t>(field(info, "ino:"));
+}
+
 // How many different open file descriptions of an inode a process has.
 size_t descriptions_of(pid_t process, uint64_t inode) {
   std::vector<int> distinct;
-  const std::unique_ptr<DIR, int (*)(DIR*)> dir(opendir(proc(process, "fdinfo").c_str()), closedir);
+  const std::unique_ptr<DIR, int (*)(DIR*)> dir(opendir(proc(process, "fd").c_str()), closedir);
   if (!dir) return 0;
   while (const dirent* entry = readdir(dir.get())) {
-    if (entry->d_name[0] == '.') continue;
-    const std::string info = slurp(proc(process, "fdinfo/" + std::string(entry->d_name)));
-    if (number<uint64_t>(field(info, "ino:")) != inode) continue;
+    if (entry->d_name[0] == '.' || inode_of(dirfd(dir.get()), entry->d_name) != inode) continue;
     const int fd = number<int>(entry->d_name);
     const bool known = std::any_of(distinct.begin(), distinct.end(), [&](int other) {
       return syscall(SYS_kcmp, process, process, KCMP_FILE, fd, other) == 0;

@@ -33,11 +33,13 @@ class Processes {
   virtual ProcessInfo describe(pid_t tid) = 0;
 };
 
-/// Reads /proc, on the loop thread: nothing that waits for the process itself. One in exec() that
-/// closes a descriptor of ours waits for our answer to FLUSH, and holds its exec_update_lock, for
-/// which stat, ns/*, fd, exe, maps and kcmp(2) wait (Linux 6.18): both would hang for ever. status,
-/// comm, cgroup and fdinfo do not wait. sole_releaser() asks more, but only of a process whose one
-/// thread waits for a lock, so is not in exec().
+/// Reads /proc, on the loop thread: nothing that waits for a process which may wait for us. One in
+/// exec() that closes a descriptor of ours waits for our answer to FLUSH, and holds its
+/// exec_update_lock, for which stat, ns/*, fd, exe, maps and kcmp(2) wait (Linux 6.18): both would
+/// hang for ever. status, comm and cgroup do not wait. fdinfo/N waits for what its file does:
+/// epoll's for a mutex that is held during a POLL of ours. sole_releaser() asks stat, fd and kcmp
+/// too, but only of a process whose one thread waits for a lock, so is not in exec() until we
+/// answer (a write is never asynchronous here: the mount has no FUSE_ASYNC_DIO); and of no file.
 class ProcProcesses final : public Processes {
  public:
   pid_t process_of(pid_t tid) override;

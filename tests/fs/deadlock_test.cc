@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: MIT
 // Deadlocks across locks: the last to close a cycle of single-threaded processes gets EDEADLK at
 // once; where a way out may exist, nobody does, and `.lockfs/waits` tells.
+#include <sys/epoll.h>
 #include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <unistd.h>
 #include <yaml-cpp/yaml.h>
 
 #include <cerrno>
+#include <csignal>
 #include <memory>
 
 #include "tests/fs/actor.h"
@@ -249,6 +254,43 @@ TEST_F(Deadlocks, ALockThatIsInheritedByAForkedChildAndHeldByBothIsNoCycleForThe
   EXPECT_EQ(partner.result(0.05), std::nullopt);
   ASSERT_EQ(parent.write(0, "UN"), 0);
   EXPECT_EQ(partner.result(), 0);
+}
+
+class DeadlocksAndEpoll : public Deadlocks {
+ protected:
+  using Clock = std::chrono::steady_clock;
+
+  /// Asks an epoll descriptor that it shares with a child, which has this mount to ask meanwhile,
+  /// and asks for a lock that it holds itself. Ends by itself, unless the mount hangs.
+  int prefork() const {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    const Fd watched = open("watched");
+    const Fd epoll(epoll_create1(EPOLL_CLOEXEC));
+    epoll_event event{EPOLLIN, {}};
+    if (epoll_ctl(epoll.get(), EPOLL_CTL_ADD, watched.get(), &event) != 0) return 1;
+    const Clock::time_point end = Clock::now() + std::chrono::seconds(2);
+    const Child child([&] {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      while (Clock::now() < end && epoll_wait(epoll.get(), &event, 1, 0) == 1) {
+      }
+      return 0;
+    });
+    const Fd held = open("a");
+    const Fd wanted = open("a");
+    if (write_command(held.get(), "EX") != 0) return 2;
+    while (Clock::now() < end) write_command(wanted.get(), "EX timeout=0ms");
+    return 0;
+  }
+};
+
+TEST_F(DeadlocksAndEpoll, ASearchDoesNotAskAnEpollDescriptorThatAsksTheMount) {
+  Child parent([this] { return prefork(); });
+  auto end = in_thread([&] { return parent.wait(); });
+  const bool in_time = ended(end);
+  // What hangs is uninterruptible, the daemon too: only the end of the mount ends it.
+  if (!in_time) umount2(mount_.path().c_str(), MNT_FORCE);
+  EXPECT_EQ(end.get(), 0);
+  EXPECT_TRUE(in_time) << "the daemon waited for one that waits for it";
 }
 
 }  // namespace
