@@ -187,6 +187,7 @@ class LockFs final : public LockObserver {
   void tell_interrupt_of(fuse_req_t req);
   OwnerId posix_owner(Handle& handle, HandleId id, uint64_t lock_owner, const Client& client,
                       bool make);
+  OwnerId flock_owner(const Handle& handle, uint64_t lock_owner, const Client& client);
 
   // lock_fs_reads.cc
   void note_holder(OwnerId owner);

@@ -294,16 +294,26 @@ void LockFs::refuse_lock(fuse_req_t req, Handle& handle) {
   fuse_reply_err(req, EACCES);
 }
 
+// The description's one lock, whichever way it was taken.
+OwnerId LockFs::flock_owner(const Handle& handle, uint64_t lock_owner, const Client& client) {
+  if (handle.posix.empty()) return handle.owner;
+  // An OFD lock of the same description has the same lock_owner: it is the same lock.
+  const auto same = posix_.find({table_.find(handle.owner)->lock, lock_owner});
+  const Owner* ofd = same != posix_.end() ? table_.find(same->second.owner) : nullptr;
+  if (ofd != nullptr && (ofd->holding || ofd->wait)) return ofd->id;
+  const Owner* own = own_of(handle);
+  if (own->id == handle.owner) return handle.owner;
+  // A POSIX lock is its process's: one that only shares the description waits for it.
+  const pid_t holder = processes_.process_of(own->wait ? own->wait->client.pid : own->client.pid);
+  return holder != 0 && holder == processes_.process_of(client.pid) ? own->id : handle.owner;
+}
+
 void LockFs::flock(fuse_req_t req, const fuse_file_info* fi, int op) {
   const HandleId id{fi->fh};
   Handle* handle = handles_.find(id);
   if (handle == nullptr) return void(fuse_reply_err(req, EBADF));
   if (handle->owner == OwnerId::kNone) return void(fuse_reply_err(req, EOPNOTSUPP));  // No lock.
-  OwnerId owner = handle->owner;
-  // An OFD lock of the same description has the same lock_owner: it is the same lock.
-  const auto same = posix_.find({table_.find(owner)->lock, fi->lock_owner});
-  const Owner* ofd = same != posix_.end() ? table_.find(same->second.owner) : nullptr;
-  if (ofd != nullptr && (ofd->holding || ofd->wait)) owner = ofd->id;
+  const OwnerId owner = flock_owner(*handle, fi->lock_owner, client_of(req));
   if ((op & LOCK_UN) != 0) {
     table_.release(owner);
     return void(fuse_reply_err(req, 0));

@@ -109,7 +109,7 @@ void LockFs::open(fuse_req_t req, NodeId node, fuse_file_info* fi) {
 
 // Any close by a process ends its POSIX lock of the file; the other kinds wait for RELEASE.
 void LockFs::flush(fuse_req_t req, const fuse_file_info* fi) {
-  const Handle* handle = handles_.find(HandleId{fi->fh});
+  Handle* handle = handles_.find(HandleId{fi->fh});
   const Owner* own = handle != nullptr ? table_.find(handle->owner) : nullptr;
   const auto posix = own != nullptr ? posix_.find({own->lock, fi->lock_owner}) : posix_.end();
   if (posix != posix_.end()) {
@@ -119,6 +119,7 @@ void LockFs::flush(fuse_req_t req, const fuse_file_info* fi) {
       table_.release(owner);
     } else {
       posix_.erase(posix);
+      std::erase(handle->posix, fi->lock_owner);
       end_owner(owner);
     }
   }
