@@ -16,6 +16,9 @@ namespace {
 
 using Wrong = std::optional<std::string>;
 
+constexpr const char* kSource = "SOURCE";
+constexpr const char* kMountpoint = "MOUNTPOINT";
+
 std::vector<std::string> words_of(const std::string& list) {
   std::stringstream stream(list);
   std::vector<std::string> words;
@@ -25,12 +28,15 @@ std::vector<std::string> words_of(const std::string& list) {
   return words;
 }
 
-// What fstab says to mount(8) and to systemd, and the helper gets all the same.
+// What fstab says to mount(8) and to systemd, and the helper gets all the same: those words of any
+// filesystem that libfuse does not take, and that change nothing here. mand would change locks.
 bool is_for_mount(const std::string& word) {
-  constexpr std::array kWords = {"defaults", "auto",        "noauto",      "user",     "nouser",
-                                 "users",    "group",       "owner",       "_netdev",  "nofail",
-                                 "relatime", "norelatime",  "strictatime", "lazytime", "nolazytime",
-                                 "diratime", "nosymfollow", "symfollow",   "loud",     "silent"};
+  constexpr std::array kWords = {
+      "defaults",   "auto",       "noauto",      "user",          "nouser",
+      "users",      "group",      "owner",       "_netdev",       "nofail",
+      "relatime",   "norelatime", "strictatime", "nostrictatime", "lazytime",
+      "nolazytime", "diratime",   "nodiratime",  "iversion",      "noiversion",
+      "nomand",     "symfollow",  "nosymfollow", "loud",          "silent"};
   return std::find(kWords.begin(), kWords.end(), word) != kWords.end() || word.starts_with("x-") ||
          word.starts_with("X-") || word.starts_with("comment=") || word.starts_with("user=");
 }
@@ -46,7 +52,9 @@ Wrong read_mount_options(Options& options, const std::string& list) {
       if (wrong) return wrong;
     } else if (name == "remount") {
       return "a mount of lockfs cannot be changed: SIGHUP reads its config file again";
-    } else if (name != "config" && !is_for_mount(word)) {
+    } else if (name == "config") {
+      if (word.size() <= name.size() + 1) return "option config needs a value";
+    } else if (!is_for_mount(word)) {
       options.mount_options.push_back(word);
     }
   }
@@ -97,15 +105,28 @@ Wrong believe(CommandLine& line) {
   for (const std::string& list : line.lists) {
     if (Wrong wrong = read_mount_options(options, list)) return wrong;
   }
-  if (line.places.size() > 2) {
-    return "too many words: [SOURCE] MOUNTPOINT, got '" + line.places[2] + "'";
+  if (!line.more.empty()) {
+    return "too many words: [SOURCE] MOUNTPOINT, got '" + line.more.front() + "'";
   }
-  if (line.places.empty() && !options.check_config) {
+  const bool any = line.app.count(kSource) != 0;
+  if (!any && !options.check_config) {
     return "where to? lockfs [SOURCE] MOUNTPOINT; more by lockfs --help";
   }
-  if (!line.places.empty()) options.mountpoint = line.places.back();
-  if (line.places.size() == 2) options.source = line.places.front();
+  const bool both = line.app.count(kMountpoint) != 0;
+  if (any) options.mountpoint = both ? line.mountpoint : line.source;
+  if (both) options.source = line.source;
   return options.again ? std::nullopt : check_backend_url(options.source);
+}
+
+// `--config=` with nothing behind: CLI11 would take the next word.
+Wrong find_empty_value(int argc, const char* const* argv) {
+  for (int i = 1; i < argc && std::string_view(argv[i]) != "--"; ++i) {
+    const std::string_view word = argv[i];
+    if (word.starts_with("--") && word.find('=') == word.size() - 1) {
+      return std::string(word) + " has no value";
+    }
+  }
+  return std::nullopt;
 }
 
 tl::expected<Options, OptionsError> fail(const std::string& words) {
@@ -118,7 +139,10 @@ CommandLine::CommandLine(Caller caller)
     : app("lockfs: locks as files. Mounts SOURCE (a backend's URL, memory: by default) at "
           "MOUNTPOINT.",
           "lockfs") {
-  app.add_option("places", places, "[SOURCE] MOUNTPOINT: a URL, and a directory");
+  // CLI11 takes brackets off the words of a list: of a mountpoint they are a part.
+  app.add_option(kSource, source, "a backend's URL, memory: if none is given");
+  app.add_option(kMountpoint, mountpoint, "a directory");
+  app.add_option("more", more)->group("");
   app.add_option("-o", lists, "mount options, separated by commas")
       ->type_name("OPTIONS")
       ->allow_extra_args(false);
@@ -144,6 +168,7 @@ CommandLine::Caller caller_of(std::string_view program) {
 
 tl::expected<Options, OptionsError> parse_options(int argc, const char* const* argv) {
   CommandLine line(caller_of(argc > 0 ? argv[0] : ""));
+  if (const Wrong wrong = find_empty_value(argc, argv)) return fail(*wrong);
   try {
     line.app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
@@ -183,7 +208,7 @@ std::optional<std::string> printed_usage(int argc, const char* const* argv) {
   return printed_usage(
       Usage{line.app,
             {{"keys", option_rows()}, {"lockspace", lockspace_rows()}, {"urls", url_rows()}},
-            {{"-o", keys}, {"places", schemes}}},
+            {{"-o", keys}, {kSource, schemes}}},
       argc, argv);
 }
 

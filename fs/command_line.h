@@ -18,8 +18,10 @@ struct CommandLine {
 
   CLI::App app;
   Options options;
-  std::vector<std::string> places;  ///< [SOURCE] MOUNTPOINT
-  std::vector<std::string> lists;   ///< Of -o.
+  std::string source;  ///< The mountpoint, if it stands alone.
+  std::string mountpoint;
+  std::vector<std::string> more;   ///< Words too many.
+  std::vector<std::string> lists;  ///< Of -o.
 };
 
 /// kMount for a program called as mount.lockfs or mount.fuse.lockfs.

@@ -209,9 +209,12 @@ class LockFs final : public LockObserver {
 
   // info_files.cc
   void info_text(NodeId node, const Client& reader, const TextDone& done);
+  struct Listing;
   void locks_json(const Client& reader, const TextDone& done);
-  void add_locks_json(Lockspace& space, const Client& reader, LockErrc result,
-                      const std::vector<RemoteLock>& remote, nlohmann::json& locks);
+  static void note_names(Listing& listing, const Lockspace& space, LockErrc result,
+                         const std::vector<RemoteLock>& remote);
+  void go_on_listing(const std::shared_ptr<Listing>& listing);
+  void list_lock(Listing& listing, const Lockspace& space, const std::string& name);
   std::string config_text() const;
   std::string traits_text() const;
 

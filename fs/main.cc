@@ -12,6 +12,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <functional>
 #include <iostream>
 
@@ -19,6 +20,7 @@
 #include "backends/registry.h"
 #include "fs/command_line.h"
 #include "fs/log.h"
+#include "fs/mount_point.h"
 #include "fs/reload.h"
 #include "fs/serve.h"
 #include "fs/service_state.h"
@@ -140,7 +142,7 @@ tl::expected<std::map<std::string, std::unique_ptr<LockBackend>>, std::string> m
   return backends;
 }
 
-int serve(Options& options, int argc, char** argv, Parent& parent) {
+int serve(Options& options, int argc, char** argv, Parent& parent, MountTurn& turn) {
   EventLoop loop;
   Reload reload(loop, argc, argv, options);
   std::function<void()> hangup;
@@ -168,6 +170,7 @@ int serve(Options& options, int argc, char** argv, Parent& parent) {
       status = kFailed;
       return;
     }
+    turn.end();
     spdlog::info("{} serves {}", options.mountpoint, shown_url(options.source));
     ready = true;
     tell_systemd("READY=1\nSTATUS=serving " + place);
@@ -196,26 +199,40 @@ int serve(Options& options, int argc, char** argv, Parent& parent) {
   return status;
 }
 
-// What stands in the way of a mount there, in words; else the place is made absolute, and so is the
-// config file: we leave this directory.
-std::optional<std::string> find_places(Options& options) {
+// What stands in the way of a mount there, in words; else it is our turn to mount there, the place
+// is made absolute, and so is the config file: we leave this directory.
+tl::expected<MountTurn, std::string> find_places(Options& options) {
   std::array<char, PATH_MAX> absolute{};
   struct stat place {};
-  const std::string& at = options.mountpoint;
+  const std::string at = options.mountpoint;
+  const bool by_descriptor = at.starts_with("/dev/fd/");
+  // First of all, as it asks no daemon: one that is stopped would not answer.
+  auto turn = by_descriptor ? MountTurn() : MountTurn::take(at);
+  if (!turn) return turn;
   if (realpath(at.c_str(), absolute.data()) == nullptr) {
-    return at + ": no such directory (or a dead mount: umount -l " + at + ")";
+    return tl::make_unexpected(at + ": no such directory (or a dead mount: umount -l " + at + ")");
   }
   if (stat(absolute.data(), &place) != 0 && errno == ENOTCONN) {
-    return at + ": a mount whose daemon is gone; umount -l it first";
+    return tl::make_unexpected(at + ": a mount whose daemon is gone; umount -l it first");
   }
   // The kernel would mount a file as well.
-  if (!S_ISDIR(place.st_mode)) return at + ": a mountpoint is a directory, this is none";
-  if (!at.starts_with("/dev/fd/")) options.mountpoint = absolute.data();
-  const bool by_descriptor = options.config.starts_with("/dev/fd/");
-  if (!by_descriptor && realpath(options.config.c_str(), absolute.data()) != nullptr) {
-    options.config = absolute.data();
+  if (!S_ISDIR(place.st_mode)) {
+    return tl::make_unexpected(at + ": a mountpoint is a directory, this is none");
   }
-  return std::nullopt;
+  if (!by_descriptor) options.mountpoint = absolute.data();
+  // Its links stay: one of them may lead elsewhere when it is read again.
+  if (!options.config.empty()) options.config = std::filesystem::absolute(options.config);
+  return turn;
+}
+
+// All but the mount has been done, and is well, unless libfuse does not like its options.
+int check_mount_options(const Options& options) {
+  if (const auto refusal = refused_mount_options(options)) {
+    spdlog::error("{}", *refusal);
+    return kUsage;
+  }
+  if (options.check_config) std::cout << "all is well\n";
+  return kOk;
 }
 
 int run(int argc, char** argv) {
@@ -236,19 +253,16 @@ int run(int argc, char** argv) {
     std::cout << "lockfs " LOCKFS_VERSION "\n";
     return kOk;
   }
-  if (options->check_config) {
-    std::cout << "all is well\n";
-    return kOk;
-  }
-  if (options->fake) return kOk;
   set_up_log(*options);
-  if (const auto refusal = find_places(*options)) {
-    std::cerr << "lockfs: " << *refusal << "\n";
+  if (options->check_config || options->fake) return check_mount_options(*options);
+  auto turn = find_places(*options);
+  if (!turn) {
+    std::cerr << "lockfs: " << turn.error() << "\n";
     return kFailed;
   }
   raise_descriptors();
   Parent parent(*options);
-  return serve(*options, argc, argv, parent);
+  return serve(*options, argc, argv, parent, *turn);
 }
 
 // mount(8) has codes of its own.

@@ -156,6 +156,23 @@ std::string wall_of(std::chrono::nanoseconds since_epoch) {
   return text.data();
 }
 
+Painter::Seen& Painter::seen() {
+  if (seen_.turn != timers_.now()) seen_ = {timers_.now(), {}, {}};
+  return seen_;
+}
+
+const ProcessInfo& Painter::describe(pid_t tid) {
+  const auto [known, fresh] = seen().described.try_emplace(tid);
+  if (fresh) known->second = processes_.describe(tid);
+  return known->second;
+}
+
+bool Painter::is_gone(pid_t process) {
+  const auto [known, fresh] = seen().gone.try_emplace(process);
+  if (fresh) known->second = processes_.process_of(process) == 0;
+  return known->second;
+}
+
 const ProcessInfo& Painter::process(const Owner& owner, const Client& client) {
   if (known_.size() >= purge_at_) {
     std::erase_if(known_, [&](const auto& entry) { return table_.find(entry.first) == nullptr; });
@@ -163,7 +180,7 @@ const ProcessInfo& Painter::process(const Owner& owner, const Client& client) {
   }
   Known& known = known_[owner.id];
   if (known.pid != client.pid) {
-    known = {client.pid, processes_.describe(client.pid)};
+    known = {client.pid, describe(client.pid)};
     if (known.info.process != 0 && !owner.wait) table_.set_process(owner.id, known.info.process);
   }
   return known.info;
@@ -180,9 +197,9 @@ json Painter::holder(const Owner& owner) {
               {"since", wall(owner.since)},
               {"held", seconds(timers_.now() - owner.since)}};
   if (owner.held.is_slot()) out["size"] = owner.held.slots;
-  if (owner.client.pid != 0 && processes_.process_of(static_cast<pid_t>(out["pid"])) == 0) {
+  if (owner.client.pid != 0 && is_gone(out["pid"])) {
     out["exited"] = true;  // Whoever has its descriptor now holds the lock; often its opener.
-    const ProcessInfo opener = processes_.describe(owner.opener);
+    const ProcessInfo& opener = describe(owner.opener);
     if (opener.process != 0) out["opener"] = {{"pid", opener.process}, {"comm", opener.comm}};
   }
   if (owner.closed) out["lingering"] = true;
@@ -194,7 +211,7 @@ json Painter::holder(const Owner& owner) {
 
 json Painter::waiter(const Owner& owner) {
   const Wait& wait = *owner.wait;
-  const ProcessInfo info = processes_.describe(wait.client.pid);
+  const ProcessInfo& info = describe(wait.client.pid);
   return {{"mode", share_name(wait.request.want)},
           {"pid", info.process != 0 ? info.process : wait.client.pid},
           {"comm", info.comm},
@@ -288,9 +305,10 @@ std::string Painter::lock(const Lock& lock, const Owner* self, const Elsewhere& 
   return to_yaml(out);
 }
 
-nlohmann::json Painter::as_json(const Lockspace& space, std::string_view name, const Lock* lock,
-                                const Elsewhere& elsewhere) {
-  return nlohmann::json(describe(space, name, lock, elsewhere));
+std::string Painter::as_json(const Lockspace& space, std::string_view name, const Lock* lock,
+                             const Elsewhere& elsewhere) {
+  return describe(space, name, lock, elsewhere)
+      .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 std::string Painter::waits(const std::function<bool(const Lock&)>& may_read) {
@@ -304,7 +322,7 @@ std::string Painter::waits(const std::function<bool(const Lock&)>& may_read) {
     json blockers = json::array();
     for (const Owner* blocker : row.blockers) {
       const Client& client = blocker->wait ? blocker->wait->client : blocker->client;
-      const ProcessInfo info = processes_.describe(client.pid);
+      const ProcessInfo& info = describe(client.pid);
       blockers.push_back(
           {{"pid", info.process != 0 ? info.process : client.pid},
            {"comm", info.comm},

@@ -21,9 +21,10 @@ class Painter {
   /// own descriptor, `error` and `lost` what it is told of itself.
   std::string lock(const Lock& lock, const Owner* self, const Elsewhere& elsewhere,
                    const std::string& error, const std::string& lost);
-  /// The same facts for programs. `lock` may be null: nothing is known of it here.
-  nlohmann::json as_json(const Lockspace& space, std::string_view name, const Lock* lock,
-                         const Elsewhere& elsewhere);
+  /// The same facts for programs, as JSON in one line. `lock` may be null: nothing is known of it
+  /// here.
+  std::string as_json(const Lockspace& space, std::string_view name, const Lock* lock,
+                      const Elsewhere& elsewhere);
   /// Who waits for whom, as YAML; only of locks that `may_read` admits.
   std::string waits(const std::function<bool(const Lock&)>& may_read);
 
@@ -42,6 +43,16 @@ class Painter {
   nlohmann::ordered_json describe(const Lockspace& space, std::string_view name, const Lock* lock,
                                   const Elsewhere& elsewhere);
 
+  // What /proc has said in this turn of the loop: a text of many locks has few processes.
+  struct Seen {
+    TimePoint turn;
+    std::unordered_map<pid_t, ProcessInfo> described;
+    std::unordered_map<pid_t, bool> gone;
+  };
+  Seen& seen();
+  const ProcessInfo& describe(pid_t tid);
+  bool is_gone(pid_t process);
+
   struct Known {
     pid_t pid = 0;
     ProcessInfo info;
@@ -52,6 +63,7 @@ class Painter {
   std::string host_;
   mutable std::chrono::nanoseconds offset_{};  ///< Of the wall clock to the steady one.
   std::unordered_map<OwnerId, Known> known_;
+  Seen seen_;
   size_t purge_at_ = 64;  ///< Those of owners that are gone are dropped at this size.
 };
 

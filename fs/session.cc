@@ -9,9 +9,9 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <sstream>
 
 #include "backends/registry.h"
+#include "fs/mount_point.h"
 
 namespace lockfs {
 namespace {
@@ -31,22 +31,10 @@ int64_t number_in(const std::string& path) {
   return value;
 }
 
-// The minor number of the newest mount there. A stat would ask ourselves.
+// By which the kernel calls the connection of the mount there.
 std::string connection_number(const std::string& mountpoint) {
-  std::ifstream mounts("/proc/self/mountinfo");
-  std::string line;
-  std::string found;
-  while (std::getline(mounts, line)) {
-    std::istringstream words(line);
-    std::string id;
-    std::string parent;
-    std::string device;
-    std::string root;
-    std::string place;
-    words >> id >> parent >> device >> root >> place;
-    if (place == mountpoint) found = device.substr(device.find(':') + 1);
-  }
-  return found;
+  const auto mount = mount_at(mountpoint);
+  return mount ? mount->device.substr(mount->device.find(':') + 1) : "";
 }
 
 // libfuse takes commas and backslashes behind a backslash.
@@ -65,7 +53,33 @@ std::string joined(const std::vector<std::string>& words) {
   return out;
 }
 
+// With the options read; not mounted.
+tl::expected<fuse_session*, std::string> new_session(const Options& options, Session* userdata) {
+  std::string list =
+      "fsname=" + comma_safe(shown_url(options.source)) + ",subtype=lockfs,default_permissions";
+  if (getuid() == 0) list += ",allow_other";
+  if (!options.mount_options.empty()) list += "," + joined(options.mount_options);
+  std::string name = "lockfs";
+  std::string dash_o = "-o";
+  std::vector<char*> argv = {name.data(), dash_o.data(), list.data(), nullptr};
+  fuse_args args = FUSE_ARGS_INIT(3, argv.data());
+  fuse_session* session =
+      fuse_session_new(&args, &operations(), sizeof(fuse_lowlevel_ops), userdata);
+  fuse_opt_free_args(&args);
+  if (session != nullptr) return session;
+  return tl::make_unexpected("an option was refused, of -o " +
+                             list.substr(list.find("default_permissions")) +
+                             ": lockfs --help lists ours, mount.fuse(8) the others");
+}
+
 }  // namespace
+
+std::optional<std::string> refused_mount_options(const Options& options) {
+  const auto made = new_session(options, nullptr);
+  if (!made) return made.error();
+  fuse_session_destroy(*made);
+  return std::nullopt;
+}
 
 Session::Session(EventLoop& loop, LockFs& fs, const Options& options)
     : loop_(loop), options_(options), fs_(fs), buffer_(kBufferSize) {}
@@ -81,19 +95,9 @@ Session::~Session() {
 }
 
 std::optional<std::string> Session::read_options() {
-  std::string list =
-      "fsname=" + comma_safe(shown_url(options_.source)) + ",subtype=lockfs,default_permissions";
-  if (getuid() == 0) list += ",allow_other";
-  if (!options_.mount_options.empty()) list += "," + joined(options_.mount_options);
-  std::string name = "lockfs";
-  std::string dash_o = "-o";
-  std::vector<char*> argv = {name.data(), dash_o.data(), list.data(), nullptr};
-  fuse_args args = FUSE_ARGS_INIT(3, argv.data());
-  session_ = fuse_session_new(&args, &operations(), sizeof(fuse_lowlevel_ops), this);
-  fuse_opt_free_args(&args);
-  if (session_ == nullptr)
-    return "an option was refused, of -o " + list.substr(list.find("default_permissions")) +
-           ": lockfs --help lists ours, mount.fuse(8) the others";
+  const auto made = new_session(options_, this);
+  if (!made) return made.error();
+  session_ = *made;
   return std::nullopt;
 }
 

@@ -46,6 +46,10 @@ class Session {
   std::function<void(std::optional<std::string>)> ready_;
 };
 
+/// What libfuse has against the mount options, in the words of Session::read_options(), without a
+/// mount.
+std::optional<std::string> refused_mount_options(const Options& options);
+
 /// The table of handlers; their `userdata` is the Session.
 const fuse_lowlevel_ops& operations();
 

@@ -58,6 +58,9 @@ const std::vector<Bad>& bad_command_lines() {
       {{"-o", "poll=us", "/mnt"}, "poll: 'us' is not"},
       {{"-o", "config=/does/not/exist", "/mnt"}, "/does/not/exist: cannot be read"},
       {{"--config", "/tmp", "/mnt"}, "/tmp: cannot be read"},
+      {{"--config=", "memory:", "/mnt"}, "--config= has no value"},
+      {{"-o", "config=", "/mnt"}, "option config needs a value"},
+      {{"-o", "ro,config", "/mnt"}, "option config needs a value"},
       {{"-o", "capacity=\x1b[31m", "/mnt"}, "capacity: '"},
       {{"a\nb:", "/mnt"}, "names no backend"},
   };
@@ -100,6 +103,16 @@ TEST(BadCommandLine, AnOptionThatNobodyKnowsIsNamedWithStatus2) {
       EXPECT_THAT(output, HasSubstr(option));
     }
   }
+}
+
+TEST(BadCommandLine, IsCheckedAsTheMountWouldRefuseIt) {
+  for (const std::string option : {"capacitty=3,allow_othr", "allow_othr", "max_read", "colour"}) {
+    const auto [status, output] = run_lockfs({"--check-config", "-o", option, "/tmp"});
+    EXPECT_EQ(status, 2) << option;
+    EXPECT_EQ(output, run_lockfs({"-f", "-o", option, "/tmp"}).second);
+  }
+  const auto [status, output] = run_lockfs({"--check-config", "-o", "ro,capacity=3,max_read=4096"});
+  EXPECT_EQ(status, 0) << output;
 }
 
 TEST(BadCommandLine, AMountpointThatIsNotThereIsNamedWithStatus1) {
@@ -196,6 +209,19 @@ TEST(GoodConfig, EmptyOrFullIsAccepted) {
   EXPECT_EQ(options.max_opens_per_user, 7U);
   EXPECT_EQ(options.lockspaces.at("jobs").mode, 0770U);
   EXPECT_EQ(options.lockspaces.at("jobs").capacity, 9U);
+}
+
+TEST(GoodCommandLine, KeepsPlacesAsTheyStand) {
+  const auto places = [](std::vector<const char*> words) {
+    words.insert(words.begin(), "lockfs");
+    const auto options = parse_options(static_cast<int>(words.size()), words.data());
+    return options ? options->source + " " + options->mountpoint : options.error().words;
+  };
+  EXPECT_EQ(places({"memory:", "[mm]"}), "memory: [mm]");
+  EXPECT_EQ(places({"[a,b]"}), "memory: [a,b]");
+  EXPECT_EQ(places({"file:/tmp", "/mnt"}), "file:/tmp /mnt");
+  EXPECT_EQ(places({"--", "memory:", "--config="}), "memory: --config=");
+  EXPECT_EQ(places({"memory:", ""}), "memory: ");
 }
 
 TEST(GoodCommandLine, GoesBeforeTheConfigFile) {

@@ -27,7 +27,7 @@ those of the run.
 
 SOURCES = ["fs/command.cc", "fs/command_line.cc", "fs/config_file.cc", "fs/control_file.cc",
            "fs/lock_fs.cc", "fs/lock_fs_locks.cc",
-           "fs/main.cc", "fs/options.cc", "fs/picture.cc", "fs/reload.cc", "fs/serve.cc", "fs/session.cc",
+           "fs/main.cc", "fs/mount_point.cc", "fs/options.cc", "fs/picture.cc", "fs/reload.cc", "fs/serve.cc", "fs/session.cc",
            "core/words.cc", "backends/registry.cc",
            "backends/*/*_url.cc", "backends/server_url.h", "backends/net/endpoint.cc",
            "backends/dlm/module.cc"]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What lockfs says when it does not start: options, the config file, backends, `lockfs serve`."""
 
+import fcntl
 import os
 import shutil
 import socket
@@ -9,7 +10,7 @@ import subprocess
 import sys
 
 import page
-from mounts import LOCKFS
+from mounts import LOCKFS, Mount
 from section import Section, places
 
 MODULES = os.path.join(os.path.dirname(os.path.dirname(LOCKFS)), "lib/lockfs")
@@ -18,7 +19,8 @@ OPTIONS = [
     [], ["memory:", "/mnt", "more"], ["--bogus", "/mnt"], ["/mnt", "-o"],
     ["-o", "capacity", "/mnt"], ["-o", "capacity=many", "/mnt"], ["-o", "root_mode=999", "/mnt"],
     ["-o", "log_level=loud", "/mnt"], ["-o", "poll=5ms", "/mnt"],
-    ["-o", "config=/does/not/exist", "/mnt"], ["/does/not/exist"],
+    ["-o", "config=/does/not/exist", "/mnt"], ["-o", "config=", "/mnt"],
+    ["--config=", "memory:", "/mnt"], ["/does/not/exist"],
 ]
 
 CONFIG = [
@@ -73,12 +75,24 @@ def options(scratch):
     run(section, ["-f", "-o", "colour=red", directory])
     open(scratch + "/plain", "w").close()
     run(section, ["-f", scratch + "/plain"])
+    taken_places(section, directory)
     section = Section("The config file", "By `lockfs --config FILE --check-config`.")
     file = scratch + "/lockfs.toml"
     for text in CONFIG:
         with open(file, "w") as config:
             config.write(text)
         run(section, ["--config", file, "--check-config"], text.replace("\n", "\\n"))
+
+
+def taken_places(section, directory):
+    mount = Mount()
+    places[mount.path] = "/mnt/locks"
+    run(section, ["-f", mount.path])
+    mount.end()
+    held = os.open(directory, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    run(section, ["-f", directory], f"lockfs -f {directory}, twice at once")
+    os.close(held)
 
 
 def urls(scratch):

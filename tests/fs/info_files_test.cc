@@ -4,9 +4,15 @@
 #include <unistd.h>
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <ctime>
 #include <nlohmann/json.hpp>
 #include <regex>
+#include <sstream>
 
 #include "tests/fs/actor.h"
 
@@ -85,6 +91,62 @@ TEST_F(InfoFiles, LocksJsonOfManyLocksIsWhole) {
   for (int i = 0; i < 2000; ++i) all.push_back(hold(std::to_string(i), "PR"));
   EXPECT_EQ(locks().size(), 2000U);
   EXPECT_EQ(names_in(mount_.path() + "/default").size(), 2001U);
+}
+
+TEST_F(InfoFiles, LocksJsonHasALockALine) {
+  const Fd a = hold("a", "EX");
+  const Fd b = hold("b", "EX");
+  const std::string text = info("locks.json");
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 4) << text;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.ends_with(',')) line.pop_back();
+    if (line.find("\"holders\"") != std::string::npos) {
+      EXPECT_EQ(json::parse(line).at("mode"), "EX");
+    }
+  }
+}
+
+// The moment of which a lock's entry tells: milliseconds since 1970.
+int64_t moment_of(const json& lock) {
+  const json& holder = lock.at("holders").at(0);
+  std::tm parts{};
+  const std::string since = holder.at("since");
+  const char* rest = strptime(since.c_str(), "%Y-%m-%dT%H:%M:%S", &parts);
+  const double seconds = std::stod(rest) + holder.at("held").get<double>();
+  return timegm(&parts) * 1000 + std::llround(seconds * 1000);
+}
+
+TEST_F(InfoFiles, LocksJsonOfManyLocksKeepsNobodyFromLocking) {
+  using std::chrono::system_clock;
+  const auto now = [] {
+    const auto since_epoch = system_clock::now().time_since_epoch();
+    return std::chrono::duration_cast<std::chrono::milliseconds>(since_epoch).count();
+  };
+  std::vector<Fd> all;
+  for (int i = 0; i < 2000; ++i) all.push_back(hold(std::to_string(i), "PR"));
+  // Whoever takes a lock and gives it back while the text is made, had a turn in between.
+  const auto one_in_between = [&] {
+    auto text = in_thread([&] { return info("locks.json"); });
+    std::vector<std::pair<int64_t, int64_t>> cycles;
+    while (!ended(text, 0)) {
+      const int64_t start = now();
+      open("probe", O_RDWR | O_CREAT | O_EXCL).reset();
+      cycles.emplace_back(start, now());
+    }
+    int64_t first = INT64_MAX;
+    int64_t last = 0;
+    const json shown = json::parse(text.get());
+    for (const json& lock : shown.at("locks")) {
+      first = std::min(first, moment_of(lock));
+      last = std::max(last, moment_of(lock));
+    }
+    // They are told to the millisecond.
+    return std::any_of(cycles.begin(), cycles.end(), [&](const auto& cycle) {
+      return cycle.first > first + 2 && cycle.second < last - 2;
+    });
+  };
+  EXPECT_TRUE(eventually(one_in_between));
 }
 
 TEST_F(InfoFiles, WaitsShowsWhoWaitsForWhom) {

@@ -113,6 +113,7 @@ class ServiceTest : public ::testing::Test {
     rmdir(mountpoint().c_str());
     rmdir(directory_.c_str());
   }
+  const std::string& directory() const { return directory_; }
   std::string mountpoint() const { return directory_ + "/m"; }
   std::string connections() const { return directory_ + "/c"; }
   /// What the mount has agreed with the kernel, of requests in the background: 12 until it has
@@ -252,6 +253,28 @@ TEST_F(ServiceTest, WhatStandsOnTheCommandLineStaysBeforeTheFile) {
   EXPECT_EQ(setting(mount, "capacity"), "7");
 }
 
+// As Kubernetes gives its files, and changes them: all at once, by the link of their folder.
+TEST_F(ServiceTest, SighupFollowsALinkThatLeadsElsewhereByNow) {
+  const std::string base = directory() + "/";
+  for (const std::string name : {"v1", "v2"}) mkdir((base + name).c_str(), 0755);
+  std::ofstream(base + "v1/lockfs.toml") << "capacity = 1";
+  std::ofstream(base + "v2/lockfs.toml") << "capacity = 2";
+  ASSERT_EQ(symlink("v1", (base + "data").c_str()), 0);
+  ASSERT_EQ(symlink("data/lockfs.toml", file().c_str()), 0);
+  {
+    const Mount mount({"--config", file()});
+    ASSERT_EQ(setting(mount, "capacity"), "1");
+    ASSERT_EQ(symlink("v2", (base + "data.new").c_str()), 0);
+    ASSERT_EQ(rename((base + "data.new").c_str(), (base + "data").c_str()), 0);
+    kill(mount.daemon(), SIGHUP);
+    EXPECT_TRUE(eventually([&] { return setting(mount, "capacity") == "2"; })) << mount.log();
+  }
+  for (const std::string name : {"v1/lockfs.toml", "v2/lockfs.toml", "data"}) {
+    unlink((base + name).c_str());
+  }
+  for (const std::string name : {"v1", "v2"}) rmdir((base + name).c_str());
+}
+
 TEST_F(ServiceTest, SighupWithoutAFileSaysSo) {
   const Mount mount;
   kill(mount.daemon(), SIGHUP);
@@ -311,17 +334,41 @@ TEST_F(ServiceTest, IsNeverReadyWithAMountThatLibfuseGaveUp) {
   EXPECT_EQ(agreed_background(), 0);
 }
 
-TEST_F(ServiceTest, AMountByMountsHelperFailsWithItsCodes) {
-  const std::string helper = mountpoint() + "/../mount.lockfs";
-  ASSERT_EQ(symlink(lockfs_binary().c_str(), helper.c_str()), 0);
-  const auto code = [&](const std::string& words) {
-    const int status = std::system((helper + " " + words + " 2>/dev/null").c_str());
+// Called as mount(8) calls it.
+class HelperTest : public ServiceTest {
+ protected:
+  HelperTest() { EXPECT_EQ(symlink(lockfs_binary().c_str(), helper().c_str()), 0); }
+  ~HelperTest() override { unlink(helper().c_str()); }
+  int code(const std::string& words) const {
+    const int status = std::system((helper() + " " + words + " 2>/dev/null").c_str());
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  };
+  }
+
+ private:
+  std::string helper() const { return directory() + "/mount.fuse.lockfs"; }
+};
+
+TEST_F(HelperTest, FailsWithMountsCodes) {
   EXPECT_EQ(code("memory: " + mountpoint() + " -o capacity=x"), 1);
   EXPECT_EQ(code("memory: " + mountpoint() + "/none"), 32);
   EXPECT_EQ(code("file:/does/not/exist " + mountpoint()), 32);
-  unlink(helper.c_str());
+}
+
+// mount(8), "filesystem-independent mount options".
+TEST_F(HelperTest, TakesWhatFstabSaysOfAnyFilesystem) {
+  for (const std::string word :
+       {"async",      "sync",     "dirsync",       "atime",     "noatime",     "diratime",
+        "nodiratime", "relatime", "norelatime",    "auto",      "noauto",      "defaults",
+        "dev",        "nodev",    "exec",          "noexec",    "suid",        "nosuid",
+        "group",      "owner",    "user",          "nouser",    "users",       "user=me",
+        "iversion",   "nomand",   "noiversion",    "_netdev",   "nofail",      "ro",
+        "rw",         "lazytime", "nolazytime",    "symfollow", "nosymfollow", "loud",
+        "silent",     "x-a.b=c",  "X-mount.mkdir", "comment=c", "strictatime", "nostrictatime"}) {
+    EXPECT_EQ(code("-f memory: " + mountpoint() + " -o " + word), 0) << word;
+  }
+  EXPECT_EQ(code("-f memory: " + mountpoint() + " -o mand"), 1) << "it says something of locks";
+  EXPECT_EQ(code("memory: " + mountpoint() + " -o rw,nodiratime,iversion,nomand,sync,dirsync"), 0);
+  EXPECT_EQ(access((mountpoint() + "/.lockfs/version").c_str(), R_OK), 0);
 }
 
 }  // namespace

@@ -78,6 +78,12 @@ check "with locks of its own" flock -n "$T/other/default/b" true
 exec 9>&-
 check "umount of both" umount "$T/m" "$T/other"
 
+echo "# what fstab says of any filesystem"
+check "mount -o nodiratime,iversion,..." mount -t fuse.lockfs \
+  -o rw,relatime,nodiratime,iversion,nomand,nofail,_netdev,nosuid memory: "$T/m"
+check "it serves" flock -n "$T/m/default/a" true
+check "umount" umount "$T/m"
+
 echo "# ro: to look at, not to lock"
 check "mount -o ro" mount -t fuse.lockfs -o ro memory: "$T/m"
 check "it can be read" cat "$T/m/.lockfs/version"

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <optional>
+#include <string>
+#include <string_view>
+#include <tl/expected.hpp>
+
+namespace lockfs {
+
+/// A mount, as /proc/self/mountinfo has it.
+struct MountEntry {
+  std::string device;  ///< "0:53"; of a FUSE mount the second is its connection's number.
+  std::string place;
+  std::string type;  ///< "fuse.lockfs"
+  std::string source;
+};
+
+/// The mount with this id in the text of a mountinfo; nullopt if it has none.
+std::optional<MountEntry> mount_with_id(std::string_view mountinfo, std::string_view id);
+
+/// The uppermost mount at `path`; nullopt if nothing is mounted there, or nobody can tell. It asks
+/// the kernel alone: also for a place whose daemon is stopped, or is ourselves.
+std::optional<MountEntry> mount_at(const std::string& path);
+
+/// The turn to mount at a directory. Two lockfs at one place would be two lock tables, and so two
+/// holders of one lock: only one may mount there at a time, and none over a lockfs.
+class MountTurn {
+ public:
+  /// Takes it. In words, why it cannot be had: a lockfs is there, or another one has its turn. A
+  /// directory that we may not read, or whose filesystem has no flock(2), is mounted at unguarded.
+  static tl::expected<MountTurn, std::string> take(const std::string& place);
+  /// For a place that no path names: there is nothing to take.
+  MountTurn() = default;
+  ~MountTurn() { end(); }
+  MountTurn(MountTurn&& other) noexcept;
+  MountTurn& operator=(MountTurn&& other) noexcept;
+
+  /// The mount answers, and tells of itself: ends it, in the processes that were forked as well.
+  void end();
+
+ private:
+  explicit MountTurn(int directory) : directory_(directory) {}
+  int directory_ = -1;  ///< flock()ed for as long as the turn lasts.
+};
+
+}  // namespace lockfs
