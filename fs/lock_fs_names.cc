@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 #include <sys/xattr.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -140,17 +141,29 @@ void LockFs::set_lock(const LockNode& node, const Client& client, const struct s
              [done](LockErrc result) { done(to_errno(result)); });
 }
 
+// The errno, said in the log, when there is a limit to one more lockspace; else 0. Its owner is who
+// counts, also where root has given it away.
+int LockFs::refuse_lockspace(const char* name, const Client& client) {
+  const auto& spaces = table_.lockspaces();
+  const auto owned = static_cast<uint64_t>(
+      std::count_if(spaces.begin(), spaces.end(),
+                    [&](const auto& known) { return known.second->uid == client.uid; }));
+  const bool all = spaces.size() >= options_.max_lockspaces;
+  const bool own = client.uid != 0 && owned >= options_.max_lockspaces_per_user;
+  if (!all && !own) return 0;
+  spdlog::warn("lockspace {} refused to uid {} pid {}: there are {}={} already", name, client.uid,
+               client.pid, all ? "max_lockspaces" : "max_lockspaces_per_user",
+               all ? options_.max_lockspaces : options_.max_lockspaces_per_user);
+  return all ? ENOSPC : EDQUOT;
+}
+
 void LockFs::mkdir(fuse_req_t req, NodeId parent, const char* name, mode_t mode) {
   if (NodeTable::kind(parent) != NodeKind::kRoot) return void(fuse_reply_err(req, EPERM));
   if (table_.find_lockspace(name) != nullptr) return void(fuse_reply_err(req, EEXIST));
   if (std::strlen(name) > backend_of(name).traits().max_lockspace_bytes)
     return void(fuse_reply_err(req, ENAMETOOLONG));
   const Client client = client_of(req);
-  if (table_.lockspaces().size() >= options_.max_lockspaces) {
-    spdlog::warn("lockspace {} refused to uid {} pid {}: there are max_lockspaces={} already", name,
-                 client.uid, client.pid, options_.max_lockspaces);
-    return void(fuse_reply_err(req, ENOSPC));
-  }
+  if (const int error = refuse_lockspace(name, client)) return void(fuse_reply_err(req, error));
   Lockspace& space = table_.add_lockspace(name, backend_of(name));
   space.uid = client.uid;
   space.gid = client.gid;

@@ -100,7 +100,7 @@ void write_yaml(const json& value, size_t indent, std::string& out) {
     return;
   }
   for (const auto& [key, item] : value.items()) {
-    write_item(std::string(indent, ' ') + key + ":", item, indent, out);
+    write_item(std::string(indent, ' ') + scalar(json(key)) + ":", item, indent, out);
   }
 }
 

@@ -164,6 +164,23 @@ TEST(Limits, LockspacesOfTheMount) {
   EXPECT_EQ(mkdir((mount->path() + "/four").c_str(), 0777), 0);
 }
 
+TEST(Limits, LockspacesOfAUser) {
+  const LimitedMount mount("max_lockspaces_per_user=2");
+  const auto make = [&](const std::string& name) {
+    return error_of(mkdir((mount->path() + "/" + name).c_str(), 0777));
+  };
+  {
+    const As ann(kAnn);
+    EXPECT_EQ(make("one"), 0);
+    EXPECT_EQ(make("two"), 0);
+    EXPECT_EQ(make("three"), EDQUOT);
+    EXPECT_EQ(rmdir((mount->path() + "/one").c_str()), 0);
+    EXPECT_EQ(make("three"), 0);
+  }
+  EXPECT_TRUE(mount.logged("max_lockspaces_per_user=2")) << mount->log();
+  for (const std::string name : {"a", "b", "c"}) EXPECT_EQ(make(name), 0) << "root has no limit";
+}
+
 TEST(Limits, OfTheRootsModeSayWhoMayMakeLockspaces) {
   const LimitedMount mount("root_mode=0755");
   const As ann(kAnn);
