@@ -59,6 +59,7 @@ LockFs::LockFs(EventLoop& loop, const Options& options, Backends backends)
       backends_(std::move(backends)),
       table_(loop.timers, processes_, *this),
       painter_(table_, processes_, loop.timers),
+      log_limit_(loop.timers),
       events_(table_.journal, [this](uint64_t number, const Happening& happening) {
         return event_line(number, happening);
       }) {

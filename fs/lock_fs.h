@@ -17,6 +17,7 @@
 #include "fs/event_stream.h"
 #include "fs/fuse.h"
 #include "fs/handle.h"
+#include "fs/log_limit.h"
 #include "fs/node_table.h"
 #include "fs/options.h"
 #include "fs/picture.h"
@@ -261,6 +262,7 @@ class LockFs final : public LockObserver {
   ProcProcesses processes_;
   LockTable table_;
   Painter painter_;
+  LogLimit log_limit_;
   EventStream events_;
   std::vector<EventReader> event_readers_;
   std::vector<HandleId> event_pollers_;

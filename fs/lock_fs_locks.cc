@@ -113,7 +113,8 @@ void LockFs::finish(OwnerId owner, Parked parked, LockErrc result) {
   } else if (handle != nullptr &&
              (parked.kind != Parked::Kind::kCreate || result == LockErrc::kLimit)) {
     handle->error = explain(result, *own, parked.request.want, parked.client);
-    if (result == LockErrc::kLimit) {
+    if (result == LockErrc::kLimit &&
+        log_limit_.admits(parked.client.uid, "requests beyond a limit")) {
       spdlog::warn("{}; uid {} pid {}", handle->error, parked.client.uid, parked.client.pid);
     }
   }
@@ -218,7 +219,8 @@ void LockFs::run(fuse_req_t req, Handle& handle, HandleId id, Command command, s
           : result == LockErrc::kNotYours
               ? "resume: another user left it lingering: only that user may resume it"
               : "resume: " + make_error_code(result).message();
-      if (result == LockErrc::kNotYours) {
+      if (result == LockErrc::kNotYours &&
+          log_limit_.admits(parked.client.uid, "resumes refused")) {
         const Lock& lock = *table_.find(owner)->lock;
         spdlog::warn("resume of {}/{} refused to uid {} pid {}: another user's", lock.space->name,
                      lock.name(), parked.client.uid, parked.client.pid);
@@ -243,18 +245,22 @@ void LockFs::lost(OwnerId owner, std::string_view why) {
   const Owner* own = table_.find(owner);
   if (own == nullptr) return;  // It lingered: nobody is there to be told.
   Handle* handle = handles_.find(HandleId{own->tag});
-  spdlog::warn("lock {}/{} lost by uid {} pid {}: {}", own->lock->space->name, own->lock->name(),
-               own->client.uid, own->client.pid, why);
+  if (log_limit_.admits(own->client.uid, "locks lost")) {
+    spdlog::warn("lock {}/{} lost by uid {} pid {}: {}", own->lock->space->name, own->lock->name(),
+                 own->client.uid, own->client.pid, why);
+  }
   if (handle == nullptr) return;
   handle->lost_why = why;
   if (handle->onlost == 0 || handle->onlost_pidfd < 0) return;
   // kill(2)'s own rule, as if the holder had sent it: it may have become another user since.
   if (!processes_.may_signal(handle->onlost_uid, handle->onlost_process)) {
+    if (!log_limit_.admits(handle->onlost_uid, "onlost signals not sent")) return;
     spdlog::warn("onlost signal {} to pid {} not sent for uid {}: kill(2) would not allow it",
                  handle->onlost, handle->onlost_process, handle->onlost_uid);
     return;
   }
-  if (syscall(SYS_pidfd_send_signal, handle->onlost_pidfd, handle->onlost, nullptr, 0) != 0) {
+  if (syscall(SYS_pidfd_send_signal, handle->onlost_pidfd, handle->onlost, nullptr, 0) != 0 &&
+      log_limit_.admits(handle->onlost_uid, "onlost signals not sent")) {
     spdlog::info("onlost signal {} not sent: errno {}", handle->onlost, errno);
   }
 }
@@ -289,8 +295,10 @@ void LockFs::refuse_lock(fuse_req_t req, Handle& handle) {
       "{}'s",
       lock.space->name, lock.name(), lock.space->uid);
   const Client client = client_of(req);
-  spdlog::warn("lock {}/{} refused to uid {} pid {}: it may not write the lockspace",
-               lock.space->name, lock.name(), client.uid, client.pid);
+  if (log_limit_.admits(client.uid, "locks refused")) {
+    spdlog::warn("lock {}/{} refused to uid {} pid {}: it may not write the lockspace",
+                 lock.space->name, lock.name(), client.uid, client.pid);
+  }
   fuse_reply_err(req, EACCES);
 }
 

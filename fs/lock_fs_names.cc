@@ -110,6 +110,7 @@ void LockFs::set_lockspace(fuse_req_t req, Lockspace& space, const struct stat& 
   if ((to_set & FUSE_SET_ATTR_MODE) != 0) space.mode = attr.st_mode & 07777;
   if ((to_set & FUSE_SET_ATTR_UID) != 0) space.uid = attr.st_uid;
   if ((to_set & FUSE_SET_ATTR_GID) != 0) space.gid = attr.st_gid;
+  if (!log_limit_.admits(fuse_req_ctx(req)->uid, "lockspaces changed")) return;
   spdlog::info("lockspace {}: mode {:o} owner {}:{}, set by uid {} pid {}", space.name, space.mode,
                space.uid, space.gid, fuse_req_ctx(req)->uid, fuse_req_ctx(req)->pid);
 }
@@ -145,15 +146,18 @@ void LockFs::set_lock(const LockNode& node, const Client& client, const struct s
 // counts, also where root has given it away.
 int LockFs::refuse_lockspace(const char* name, const Client& client) {
   const auto& spaces = table_.lockspaces();
-  const auto owned = static_cast<uint64_t>(
-      std::count_if(spaces.begin(), spaces.end(),
-                    [&](const auto& known) { return known.second->uid == client.uid; }));
+  const auto owned =
+      static_cast<uint64_t>(std::count_if(spaces.begin(), spaces.end(), [&](const auto& known) {
+        return known.second->uid == client.uid;
+      }));
   const bool all = spaces.size() >= options_.max_lockspaces;
   const bool own = client.uid != 0 && owned >= options_.max_lockspaces_per_user;
   if (!all && !own) return 0;
-  spdlog::warn("lockspace {} refused to uid {} pid {}: there are {}={} already", name, client.uid,
-               client.pid, all ? "max_lockspaces" : "max_lockspaces_per_user",
-               all ? options_.max_lockspaces : options_.max_lockspaces_per_user);
+  if (log_limit_.admits(client.uid, "lockspaces refused")) {
+    spdlog::warn("lockspace {} refused to uid {} pid {}: there are {}={} already", name, client.uid,
+                 client.pid, all ? "max_lockspaces" : "max_lockspaces_per_user",
+                 all ? options_.max_lockspaces : options_.max_lockspaces_per_user);
+  }
   return all ? ENOSPC : EDQUOT;
 }
 
@@ -212,8 +216,10 @@ void LockFs::unlink_lock(fuse_req_t req, uint32_t space_id, const std::string& n
   if (lock == nullptr || !lock->pin) return void(fuse_reply_err(req, ENOENT));
   const Client client = client_of(req);
   if (client.uid != lock->pin->uid && !owns(client, *space)) {
-    spdlog::warn("rm of {}/{} refused to uid {} pid {}: uid {} pinned it", space->name, name,
-                 client.uid, client.pid, lock->pin->uid);
+    if (log_limit_.admits(client.uid, "rm refused")) {
+      spdlog::warn("rm of {}/{} refused to uid {} pid {}: uid {} pinned it", space->name, name,
+                   client.uid, client.pid, lock->pin->uid);
+    }
     return void(fuse_reply_err(req, EPERM));
   }
   table_.unpin(*space, name, [req](LockErrc result) { fuse_reply_err(req, to_errno(result)); });

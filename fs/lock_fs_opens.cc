@@ -14,8 +14,10 @@ namespace lockfs {
 
 bool LockFs::take_open(const Client& client) {
   if (table_.quota.take(client.uid, Quota::kOpens)) return true;
-  spdlog::warn("open refused to uid {} pid {}: max_opens_per_user={} is reached", client.uid,
-               client.pid, options_.max_opens_per_user);
+  if (log_limit_.admits(client.uid, "opens refused")) {
+    spdlog::warn("open refused to uid {} pid {}: max_opens_per_user={} is reached", client.uid,
+                 client.pid, options_.max_opens_per_user);
+  }
   return false;
 }
 
@@ -65,6 +67,7 @@ void LockFs::drop_handle(HandleId id) {
 }
 
 void LockFs::end() {
+  log_limit_.tell();
   table_.end_queries();
   for (const auto& [owner, waiting] : std::exchange(parked_, {})) {
     for (const Parked& parked : waiting) fuse_reply_err(parked.req, ENOTCONN);
