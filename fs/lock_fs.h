@@ -100,6 +100,7 @@ class LockFs final : public LockObserver {
     Client client;
     size_t size = 0;  ///< Of the write.
     int onlost = 0;
+    std::shared_ptr<const Pidfd> onlost_to = nullptr;
   };
   /// A read of `.lockfs/events`, which waits for the next one.
   struct EventReader {
@@ -190,12 +191,15 @@ class LockFs final : public LockObserver {
   void run(fuse_req_t req, Handle& handle, HandleId id, Command command, size_t size,
            bool nonblocking);
   void refuse_lock(fuse_req_t req, Handle& handle);
-  void set_onlost(Handle& handle, int signal, const Client& client);
   void end_owner(OwnerId owner);
   void tell_interrupt_of(fuse_req_t req);
   OwnerId posix_owner(Handle& handle, HandleId id, uint64_t lock_owner, const Client& client,
                       bool make);
   OwnerId flock_owner(const Handle& handle, uint64_t lock_owner, const Client& client);
+
+  // lock_fs_losses.cc
+  bool find_onlost(Handle& handle, Parked& parked);
+  void signal_holder(const Handle& handle);
 
   // lock_fs_reads.cc
   void note_holder(OwnerId owner);
@@ -263,6 +267,7 @@ class LockFs final : public LockObserver {
   LockTable table_;
   Painter painter_;
   LogLimit log_limit_;
+  Pidfds pidfds_;
   EventStream events_;
   std::vector<EventReader> event_readers_;
   std::vector<HandleId> event_pollers_;

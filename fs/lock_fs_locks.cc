@@ -4,8 +4,6 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 #include <sys/file.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -108,7 +106,9 @@ void LockFs::finish(OwnerId owner, Parked parked, LockErrc result) {
   const Owner* own = table_.find(owner);
   if (result == LockErrc::kOk && handle != nullptr) {
     handle->error.clear();
-    set_onlost(*handle, parked.onlost, parked.client);
+    handle->onlost = parked.onlost;
+    handle->onlost_to = parked.onlost_to;
+    handle->onlost_uid = parked.client.uid;
     if (own->held.above_null()) note_holder(owner);
   } else if (handle != nullptr &&
              (parked.kind != Parked::Kind::kCreate || result == LockErrc::kLimit)) {
@@ -194,6 +194,7 @@ void LockFs::run(fuse_req_t req, Handle& handle, HandleId id, Command command, s
                 size, command.onlost};
   switch (command.verb) {
     case Command::Verb::kAcquire:
+      if (!find_onlost(handle, parked)) return;
       parked.request.now |= nonblocking;
       return submit(owner, std::move(parked));
     case Command::Verb::kRelease:
@@ -227,41 +228,6 @@ void LockFs::run(fuse_req_t req, Handle& handle, HandleId id, Command command, s
       }
       return void(fuse_reply_err(req, to_errno(result)));
     }
-  }
-}
-
-void LockFs::set_onlost(Handle& handle, int signal, const Client& client) {
-  if (handle.onlost_pidfd >= 0) close(handle.onlost_pidfd);
-  handle.onlost_pidfd = -1;
-  handle.onlost = signal;
-  if (signal == 0) return;
-  const pid_t process = processes_.process_of(client.pid);
-  if (process != 0) handle.onlost_pidfd = static_cast<int>(syscall(SYS_pidfd_open, process, 0));
-  handle.onlost_uid = client.uid;
-  handle.onlost_process = process;
-}
-
-void LockFs::lost(OwnerId owner, std::string_view why) {
-  const Owner* own = table_.find(owner);
-  if (own == nullptr) return;  // It lingered: nobody is there to be told.
-  Handle* handle = handles_.find(HandleId{own->tag});
-  if (log_limit_.admits(own->client.uid, "locks lost")) {
-    spdlog::warn("lock {}/{} lost by uid {} pid {}: {}", own->lock->space->name, own->lock->name(),
-                 own->client.uid, own->client.pid, why);
-  }
-  if (handle == nullptr) return;
-  handle->lost_why = why;
-  if (handle->onlost == 0 || handle->onlost_pidfd < 0) return;
-  // kill(2)'s own rule, as if the holder had sent it: it may have become another user since.
-  if (!processes_.may_signal(handle->onlost_uid, handle->onlost_process)) {
-    if (!log_limit_.admits(handle->onlost_uid, "onlost signals not sent")) return;
-    spdlog::warn("onlost signal {} to pid {} not sent for uid {}: kill(2) would not allow it",
-                 handle->onlost, handle->onlost_process, handle->onlost_uid);
-    return;
-  }
-  if (syscall(SYS_pidfd_send_signal, handle->onlost_pidfd, handle->onlost, nullptr, 0) != 0 &&
-      log_limit_.admits(handle->onlost_uid, "onlost signals not sent")) {
-    spdlog::info("onlost signal {} not sent: errno {}", handle->onlost, errno);
   }
 }
 

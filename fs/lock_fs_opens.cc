@@ -2,7 +2,6 @@
 // The life of an open file description: made by CREATE or OPEN, ended by RELEASE.
 #include <fcntl.h>
 #include <spdlog/spdlog.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -61,7 +60,6 @@ void LockFs::drop_handle(HandleId id) {
     std::erase(event_pollers_, id);
   }
   if (handle.poll != nullptr) fuse_pollhandle_destroy(handle.poll);
-  if (handle.onlost_pidfd >= 0) close(handle.onlost_pidfd);
   table_.quota.give(handle.opener.uid, Quota::kOpens);
   handles_.erase(id);
 }

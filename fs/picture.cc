@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <ctime>
 
 namespace lockfs {
@@ -169,7 +171,7 @@ const ProcessInfo& Painter::describe(pid_t tid) {
 
 bool Painter::is_gone(pid_t process) {
   const auto [known, fresh] = seen().gone.try_emplace(process);
-  if (fresh) known->second = processes_.process_of(process) == 0;
+  if (fresh) known->second = kill(process, 0) != 0 && errno == ESRCH;
   return known->second;
 }
 
