@@ -81,7 +81,8 @@ void LockFs::control_write(fuse_req_t req, HandleId id, std::string_view data) {
               asked->answer = answer ? *answer : said("error: " + answer.error().words);
             }
             if (answer) return void(fuse_reply_write(req, text.size()));
-            if (answer.error().why == LockErrc::kNotYours) {
+            if (answer.error().why == LockErrc::kNotYours &&
+                log_limit_.admits(client.uid, "commands refused")) {
               spdlog::warn("'{}' in lockspace {} refused to uid {} pid {}: {}", text, space,
                            client.uid, client.pid, answer.error().words);
             }
@@ -121,8 +122,10 @@ void LockFs::control(Lockspace& space, const Client& client, std::string_view te
 LockFs::Answer LockFs::pinned(LockErrc result, const Client& client, const std::string& answer) {
   if (result == LockErrc::kOk) return answer;
   if (result != LockErrc::kLimit) return refuse(result, make_error_code(result).message());
-  spdlog::warn("pin refused to uid {} pid {}: max_names_per_user={} is reached", client.uid,
-               client.pid, options_.max_names_per_user);
+  if (log_limit_.admits(client.uid, "pins refused")) {
+    spdlog::warn("pin refused to uid {} pid {}: max_names_per_user={} is reached", client.uid,
+                 client.pid, options_.max_names_per_user);
+  }
   return refuse(result, fmt::format("a limit is reached: {}", limit_in_words(client)));
 }
 
@@ -289,9 +292,11 @@ void LockFs::control_break(Lockspace& space, const Client& client, const Argumen
   }
   std::string why;
   for (size_t i = 1; i < arguments.size(); ++i) why += " " + arguments[i];
-  spdlog::warn("break {}/{} ({}) by uid {} pid {}:{}", space.name, lock->name(),
-               holders_in_words(*lock), client.uid, client.pid,
-               why.empty() ? " no reason given" : why);
+  if (log_limit_.admits(client.uid, "breaks")) {
+    spdlog::warn("break {}/{} ({}) by uid {} pid {}:{}", space.name, lock->name(),
+                 holders_in_words(*lock), client.uid, client.pid,
+                 why.empty() ? " no reason given" : why);
+  }
   const size_t count =
       table_.break_lock(*lock, fmt::format("broken by uid {} pid {}{}{}", client.uid, client.pid,
                                            why.empty() ? "" : ":", why));
@@ -319,8 +324,10 @@ void LockFs::control_leave(Lockspace& space, const Client& client, const Argumen
   if (space.name == "default") {
     return reply(refuse(LockErrc::kBusy, "default is always there: unmount to leave it"));
   }
-  spdlog::warn("leave {}{} by uid {} pid {}", space.name, force ? " force" : "", client.uid,
-               client.pid);
+  if (log_limit_.admits(client.uid, "lockspaces left")) {
+    spdlog::warn("leave {}{} by uid {} pid {}", space.name, force ? " force" : "", client.uid,
+                 client.pid);
+  }
   table_.leave_lockspace(space, force, [reply](LockErrc result) {
     if (result == LockErrc::kOk) return reply(said(""));
     reply(refuse(result, result == LockErrc::kBusy

@@ -9,6 +9,7 @@
 #include "core/lock_table.h"
 #include "fs/event_stream.h"
 #include "fs/node_table.h"
+#include "fs/pidfd.h"
 
 struct fuse_pollhandle;
 
@@ -39,8 +40,7 @@ struct Handle {
   std::string error;            ///< The last one, in words.
   std::string lost_why;
   int onlost = 0;
-  int onlost_pidfd = -1;  ///< Of the process that asked for onlost.
-  pid_t onlost_process = 0;
+  std::shared_ptr<const Pidfd> onlost_to;  ///< The process that asked for onlost.
   uid_t onlost_uid = 0;
   fuse_pollhandle* poll = nullptr;
   std::optional<uint32_t> seen;     ///< lock.changes when its picture was last read.

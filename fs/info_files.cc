@@ -21,13 +21,14 @@ std::string said(const std::string& words) { return words + "\n"; }
 
 }  // namespace
 
-void LockFs::info_text(NodeId node, const Client& reader, const TextDone& done) {
+void LockFs::info_text(NodeId node, fuse_req_t req, const TextDone& done) {
   const std::string& file = info_files().at(node - NodeTable::kFirstInfoFile);
   if (file == "version") return done(said(LOCKFS_VERSION));
   if (file == "config") return done(config_text());
   if (file == "traits") return done(traits_text());
-  if (file == "locks.json") return locks_json(reader, done);
+  if (file == "locks.json") return locks_json(reader_of(req), done);
   if (file == "metrics") return done(metrics_text(table_, handles_.size()));
+  const Reader reader = reader_of(req);
   done(painter_.waits([&](const Lock& lock) { return may_read(reader, lock); }));
 }
 
@@ -73,7 +74,7 @@ struct LockFs::Listing {
     LockErrc result = LockErrc::kOk;
     std::unordered_map<std::string, RemoteLock> elsewhere;
   };
-  Client reader;
+  Reader reader;
   TextDone done;
   size_t asked = 0;  ///< Lockspaces that have not answered yet.
   std::map<uint32_t, Space> spaces;
@@ -82,7 +83,7 @@ struct LockFs::Listing {
 };
 
 // Asks about all lockspaces at once; after the last answer the text is made.
-void LockFs::locks_json(const Client& reader, const TextDone& done) {
+void LockFs::locks_json(const Reader& reader, const TextDone& done) {
   const auto listing = std::make_shared<Listing>();
   listing->reader = reader;
   listing->done = done;

@@ -14,14 +14,16 @@ namespace {
 timespec to_timespec(uint64_t seconds) { return {static_cast<time_t>(seconds), 0}; }
 
 // The permission bits that apply to a user: rwx.
-unsigned bits_for(const Client& client, const Lockspace& space, mode_t mode) {
-  if (client.uid == 0) return 7;
-  if (client.uid == space.uid) return mode >> 6 & 7;
-  if (client.gid == space.gid) return mode >> 3 & 7;
-  return mode & 7;
+unsigned bits_for(const Reader& reader, const Lockspace& space, mode_t mode) {
+  if (reader.client.uid == 0) return 7;
+  if (reader.client.uid == space.uid) return mode >> 6 & 7;
+  const auto& groups = reader.groups;
+  const bool in_group = reader.client.gid == space.gid ||
+                        std::find(groups.begin(), groups.end(), space.gid) != groups.end();
+  return in_group ? mode >> 3 & 7 : mode & 7;
 }
 
-bool in_group(fuse_req_t req, gid_t group) {
+std::vector<gid_t> groups_of(fuse_req_t req) {
   std::vector<gid_t> groups(256);
   int n = fuse_req_getgroups(req, static_cast<int>(groups.size()), groups.data());
   if (n > static_cast<int>(groups.size())) {
@@ -29,7 +31,7 @@ bool in_group(fuse_req_t req, gid_t group) {
     n = fuse_req_getgroups(req, n, groups.data());
   }
   groups.resize(n > 0 ? std::min(static_cast<size_t>(n), groups.size()) : 0);
-  return std::find(groups.begin(), groups.end(), group) != groups.end();
+  return groups;
 }
 
 }  // namespace
@@ -38,6 +40,8 @@ Client client_of(fuse_req_t req) {
   const fuse_ctx* ctx = fuse_req_ctx(req);
   return {ctx->pid, ctx->uid, ctx->gid};
 }
+
+Reader reader_of(fuse_req_t req) { return {client_of(req), groups_of(req)}; }
 
 double attribute_timeout(NodeId node) {
   switch (NodeTable::kind(node)) {
@@ -55,6 +59,7 @@ LockFs::LockFs(EventLoop& loop, const Options& options, Backends backends)
       backends_(std::move(backends)),
       table_(loop.timers, processes_, *this),
       painter_(table_, processes_, loop.timers),
+      log_limit_(loop.timers),
       events_(table_.journal, [this](uint64_t number, const Happening& happening) {
         return event_line(number, happening);
       }) {
@@ -197,21 +202,21 @@ bool LockFs::attributes(NodeId node, struct stat& attr) {
 
 // A pin may have narrowed the lock's own bits.
 bool LockFs::may_write(fuse_req_t req, const Lockspace& space, const Lock* lock) {
-  const fuse_ctx* ctx = fuse_req_ctx(req);
   const mode_t mode = lock != nullptr && lock->pin ? space.mode & lock->pin->mode : space.mode;
-  if ((bits_for({0, ctx->uid, ctx->gid}, space, mode) & 2) != 0) return true;
-  return ctx->uid != space.uid && (mode & 0020) != 0 && in_group(req, space.gid);
+  const bool same_for_group = ((mode >> 3 ^ mode) & 2) == 0;  // Then its groups need no look.
+  const Reader asks = same_for_group ? Reader{client_of(req), {}} : reader_of(req);
+  return (bits_for(asks, space, mode) & 2) != 0;
 }
 
 // As by path: through the lockspace, and the bits that a pin has narrowed.
-bool LockFs::may_read(const Client& client, const Lockspace& space) const {
-  return (bits_for(client, space, space.mode) & 5) == 5;
+bool LockFs::may_read(const Reader& reader, const Lockspace& space) const {
+  return (bits_for(reader, space, space.mode) & 5) == 5;
 }
 
-bool LockFs::may_read(const Client& client, const Lock& lock) const {
+bool LockFs::may_read(const Reader& reader, const Lock& lock) const {
   const Lockspace& space = *lock.space;
-  if (!may_read(client, space)) return false;
-  return !lock.pin || (bits_for(client, space, lock.pin->mode) & 4) != 0;
+  if (!may_read(reader, space)) return false;
+  return !lock.pin || (bits_for(reader, space, lock.pin->mode) & 4) != 0;
 }
 
 bool LockFs::owns(const Client& client, const Lockspace& space) const {

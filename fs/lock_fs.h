@@ -17,6 +17,7 @@
 #include "fs/event_stream.h"
 #include "fs/fuse.h"
 #include "fs/handle.h"
+#include "fs/log_limit.h"
 #include "fs/node_table.h"
 #include "fs/options.h"
 #include "fs/picture.h"
@@ -27,6 +28,12 @@ namespace lockfs {
 struct Refusal {
   LockErrc why = LockErrc::kInvalid;
   std::string words;
+};
+
+/// Who reads, with the groups it is in besides its own.
+struct Reader {
+  Client client;
+  std::vector<gid_t> groups;
 };
 
 /// The filesystem: turns requests of the kernel into verbs of the lock table and its answers into
@@ -93,6 +100,7 @@ class LockFs final : public LockObserver {
     Client client;
     size_t size = 0;  ///< Of the write.
     int onlost = 0;
+    std::shared_ptr<const Pidfd> onlost_to = nullptr;
   };
   /// A read of `.lockfs/events`, which waits for the next one.
   struct EventReader {
@@ -140,8 +148,8 @@ class LockFs final : public LockObserver {
   struct stat lock_attributes(const Lockspace& space, std::string_view name, const Lock* lock);
   off_t stream_size(const LockNode& node) const;
   bool may_write(fuse_req_t req, const Lockspace& space, const Lock* lock);
-  bool may_read(const Client& client, const Lock& lock) const;
-  bool may_read(const Client& client, const Lockspace& space) const;
+  bool may_read(const Reader& reader, const Lock& lock) const;
+  bool may_read(const Reader& reader, const Lockspace& space) const;
   bool owns(const Client& client, const Lockspace& space) const;
   LockBackend& backend_of(const std::string& lockspace);
   Handle* handle(const fuse_file_info* fi) { return handles_.find(HandleId{fi->fh}); }
@@ -162,6 +170,7 @@ class LockFs final : public LockObserver {
   void set_lockspace(fuse_req_t req, Lockspace& space, const struct stat& attr, int to_set);
   void set_lock(const LockNode& node, const Client& client, const struct stat& attr, int to_set,
                 const std::function<void(int error)>& done);
+  int refuse_lockspace(const char* name, const Client& client);
   void reply_here(fuse_req_t req, uint32_t space_id, const std::string& name);
   void reply_lookup(fuse_req_t req, uint32_t space_id, const std::string& name,
                     const Painter::Elsewhere& elsewhere);
@@ -182,16 +191,20 @@ class LockFs final : public LockObserver {
   void run(fuse_req_t req, Handle& handle, HandleId id, Command command, size_t size,
            bool nonblocking);
   void refuse_lock(fuse_req_t req, Handle& handle);
-  void set_onlost(Handle& handle, int signal, const Client& client);
   void end_owner(OwnerId owner);
   void tell_interrupt_of(fuse_req_t req);
   OwnerId posix_owner(Handle& handle, HandleId id, uint64_t lock_owner, const Client& client,
                       bool make);
+  OwnerId flock_owner(const Handle& handle, uint64_t lock_owner, const Client& client);
+
+  // lock_fs_losses.cc
+  bool find_onlost(Handle& handle, Parked& parked);
+  void signal_holder(const Handle& handle);
 
   // lock_fs_reads.cc
   void note_holder(OwnerId owner);
   void capture_processes();
-  void make_text(HandleId id, const Client& reader, const TextDone& done);
+  void make_text(HandleId id, fuse_req_t req, const TextDone& done);
   void reply_text(fuse_req_t req, HandleId id, size_t size, uint64_t at);
   void notify(Handle& handle);
   void look_for_pollers();
@@ -207,9 +220,9 @@ class LockFs final : public LockObserver {
   bool interrupt_reader(fuse_req_t req);
 
   // info_files.cc
-  void info_text(NodeId node, const Client& reader, const TextDone& done);
+  void info_text(NodeId node, fuse_req_t req, const TextDone& done);
   struct Listing;
-  void locks_json(const Client& reader, const TextDone& done);
+  void locks_json(const Reader& reader, const TextDone& done);
   static void note_names(Listing& listing, const Lockspace& space, LockErrc result,
                          const std::vector<RemoteLock>& remote);
   void go_on_listing(const std::shared_ptr<Listing>& listing);
@@ -253,6 +266,8 @@ class LockFs final : public LockObserver {
   ProcProcesses processes_;
   LockTable table_;
   Painter painter_;
+  LogLimit log_limit_;
+  Pidfds pidfds_;
   EventStream events_;
   std::vector<EventReader> event_readers_;
   std::vector<HandleId> event_pollers_;
@@ -283,6 +298,8 @@ double attribute_timeout(NodeId node);
 
 /// Who sent a request.
 Client client_of(fuse_req_t req);
+/// The same with its groups, for which /proc is read: while the request is not answered.
+Reader reader_of(fuse_req_t req);
 
 inline constexpr std::string_view kEventsName = "events";
 /// The names of the files in .lockfs, in the order of their node ids.

@@ -4,8 +4,6 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 #include <sys/file.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -108,12 +106,15 @@ void LockFs::finish(OwnerId owner, Parked parked, LockErrc result) {
   const Owner* own = table_.find(owner);
   if (result == LockErrc::kOk && handle != nullptr) {
     handle->error.clear();
-    set_onlost(*handle, parked.onlost, parked.client);
+    handle->onlost = parked.onlost;
+    handle->onlost_to = parked.onlost_to;
+    handle->onlost_uid = parked.client.uid;
     if (own->held.above_null()) note_holder(owner);
   } else if (handle != nullptr &&
              (parked.kind != Parked::Kind::kCreate || result == LockErrc::kLimit)) {
     handle->error = explain(result, *own, parked.request.want, parked.client);
-    if (result == LockErrc::kLimit) {
+    if (result == LockErrc::kLimit &&
+        log_limit_.admits(parked.client.uid, "requests beyond a limit")) {
       spdlog::warn("{}; uid {} pid {}", handle->error, parked.client.uid, parked.client.pid);
     }
   }
@@ -193,6 +194,7 @@ void LockFs::run(fuse_req_t req, Handle& handle, HandleId id, Command command, s
                 size, command.onlost};
   switch (command.verb) {
     case Command::Verb::kAcquire:
+      if (!find_onlost(handle, parked)) return;
       parked.request.now |= nonblocking;
       return submit(owner, std::move(parked));
     case Command::Verb::kRelease:
@@ -218,44 +220,14 @@ void LockFs::run(fuse_req_t req, Handle& handle, HandleId id, Command command, s
           : result == LockErrc::kNotYours
               ? "resume: another user left it lingering: only that user may resume it"
               : "resume: " + make_error_code(result).message();
-      if (result == LockErrc::kNotYours) {
+      if (result == LockErrc::kNotYours &&
+          log_limit_.admits(parked.client.uid, "resumes refused")) {
         const Lock& lock = *table_.find(owner)->lock;
         spdlog::warn("resume of {}/{} refused to uid {} pid {}: another user's", lock.space->name,
                      lock.name(), parked.client.uid, parked.client.pid);
       }
       return void(fuse_reply_err(req, to_errno(result)));
     }
-  }
-}
-
-void LockFs::set_onlost(Handle& handle, int signal, const Client& client) {
-  if (handle.onlost_pidfd >= 0) close(handle.onlost_pidfd);
-  handle.onlost_pidfd = -1;
-  handle.onlost = signal;
-  if (signal == 0) return;
-  const pid_t process = processes_.process_of(client.pid);
-  if (process != 0) handle.onlost_pidfd = static_cast<int>(syscall(SYS_pidfd_open, process, 0));
-  handle.onlost_uid = client.uid;
-  handle.onlost_process = process;
-}
-
-void LockFs::lost(OwnerId owner, std::string_view why) {
-  const Owner* own = table_.find(owner);
-  if (own == nullptr) return;  // It lingered: nobody is there to be told.
-  Handle* handle = handles_.find(HandleId{own->tag});
-  spdlog::warn("lock {}/{} lost by uid {} pid {}: {}", own->lock->space->name, own->lock->name(),
-               own->client.uid, own->client.pid, why);
-  if (handle == nullptr) return;
-  handle->lost_why = why;
-  if (handle->onlost == 0 || handle->onlost_pidfd < 0) return;
-  // kill(2)'s own rule, as if the holder had sent it: it may have become another user since.
-  if (!processes_.may_signal(handle->onlost_uid, handle->onlost_process)) {
-    spdlog::warn("onlost signal {} to pid {} not sent for uid {}: kill(2) would not allow it",
-                 handle->onlost, handle->onlost_process, handle->onlost_uid);
-    return;
-  }
-  if (syscall(SYS_pidfd_send_signal, handle->onlost_pidfd, handle->onlost, nullptr, 0) != 0) {
-    spdlog::info("onlost signal {} not sent: errno {}", handle->onlost, errno);
   }
 }
 
@@ -289,9 +261,25 @@ void LockFs::refuse_lock(fuse_req_t req, Handle& handle) {
       "{}'s",
       lock.space->name, lock.name(), lock.space->uid);
   const Client client = client_of(req);
-  spdlog::warn("lock {}/{} refused to uid {} pid {}: it may not write the lockspace",
-               lock.space->name, lock.name(), client.uid, client.pid);
+  if (log_limit_.admits(client.uid, "locks refused")) {
+    spdlog::warn("lock {}/{} refused to uid {} pid {}: it may not write the lockspace",
+                 lock.space->name, lock.name(), client.uid, client.pid);
+  }
   fuse_reply_err(req, EACCES);
+}
+
+// The description's one lock, whichever way it was taken.
+OwnerId LockFs::flock_owner(const Handle& handle, uint64_t lock_owner, const Client& client) {
+  if (handle.posix.empty()) return handle.owner;
+  // An OFD lock of the same description has the same lock_owner: it is the same lock.
+  const auto same = posix_.find({table_.find(handle.owner)->lock, lock_owner});
+  const Owner* ofd = same != posix_.end() ? table_.find(same->second.owner) : nullptr;
+  if (ofd != nullptr && (ofd->holding || ofd->wait)) return ofd->id;
+  const Owner* own = own_of(handle);
+  if (own->id == handle.owner) return handle.owner;
+  // A POSIX lock is its process's: one that only shares the description waits for it.
+  const pid_t holder = processes_.process_of(own->wait ? own->wait->client.pid : own->client.pid);
+  return holder != 0 && holder == processes_.process_of(client.pid) ? own->id : handle.owner;
 }
 
 void LockFs::flock(fuse_req_t req, const fuse_file_info* fi, int op) {
@@ -299,11 +287,7 @@ void LockFs::flock(fuse_req_t req, const fuse_file_info* fi, int op) {
   Handle* handle = handles_.find(id);
   if (handle == nullptr) return void(fuse_reply_err(req, EBADF));
   if (handle->owner == OwnerId::kNone) return void(fuse_reply_err(req, EOPNOTSUPP));  // No lock.
-  OwnerId owner = handle->owner;
-  // An OFD lock of the same description has the same lock_owner: it is the same lock.
-  const auto same = posix_.find({table_.find(owner)->lock, fi->lock_owner});
-  const Owner* ofd = same != posix_.end() ? table_.find(same->second.owner) : nullptr;
-  if (ofd != nullptr && (ofd->holding || ofd->wait)) owner = ofd->id;
+  const OwnerId owner = flock_owner(*handle, fi->lock_owner, client_of(req));
   if ((op & LOCK_UN) != 0) {
     table_.release(owner);
     return void(fuse_reply_err(req, 0));

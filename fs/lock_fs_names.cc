@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 #include <sys/xattr.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -116,6 +117,7 @@ void LockFs::set_lockspace(fuse_req_t req, Lockspace& space, const struct stat& 
   if ((to_set & FUSE_SET_ATTR_MODE) != 0) space.mode = attr.st_mode & 07777;
   if ((to_set & FUSE_SET_ATTR_UID) != 0) space.uid = attr.st_uid;
   if ((to_set & FUSE_SET_ATTR_GID) != 0) space.gid = attr.st_gid;
+  if (!log_limit_.admits(fuse_req_ctx(req)->uid, "lockspaces changed")) return;
   spdlog::info("lockspace {}: mode {:o} owner {}:{}, set by uid {} pid {}", space.name, space.mode,
                space.uid, space.gid, fuse_req_ctx(req)->uid, fuse_req_ctx(req)->pid);
 }
@@ -147,17 +149,32 @@ void LockFs::set_lock(const LockNode& node, const Client& client, const struct s
              [done](LockErrc result) { done(to_errno(result)); });
 }
 
+// The errno, said in the log, when there is a limit to one more lockspace; else 0. Its owner is who
+// counts, also where root has given it away.
+int LockFs::refuse_lockspace(const char* name, const Client& client) {
+  const auto& spaces = table_.lockspaces();
+  const auto owned =
+      static_cast<uint64_t>(std::count_if(spaces.begin(), spaces.end(), [&](const auto& known) {
+        return known.second->uid == client.uid;
+      }));
+  const bool all = spaces.size() >= options_.max_lockspaces;
+  const bool own = client.uid != 0 && owned >= options_.max_lockspaces_per_user;
+  if (!all && !own) return 0;
+  if (log_limit_.admits(client.uid, "lockspaces refused")) {
+    spdlog::warn("lockspace {} refused to uid {} pid {}: there are {}={} already", name, client.uid,
+                 client.pid, all ? "max_lockspaces" : "max_lockspaces_per_user",
+                 all ? options_.max_lockspaces : options_.max_lockspaces_per_user);
+  }
+  return all ? ENOSPC : EDQUOT;
+}
+
 void LockFs::mkdir(fuse_req_t req, NodeId parent, const char* name, mode_t mode) {
   if (NodeTable::kind(parent) != NodeKind::kRoot) return void(fuse_reply_err(req, EPERM));
   if (table_.find_lockspace(name) != nullptr) return void(fuse_reply_err(req, EEXIST));
   if (std::strlen(name) > backend_of(name).traits().max_lockspace_bytes)
     return void(fuse_reply_err(req, ENAMETOOLONG));
   const Client client = client_of(req);
-  if (table_.lockspaces().size() >= options_.max_lockspaces) {
-    spdlog::warn("lockspace {} refused to uid {} pid {}: there are max_lockspaces={} already", name,
-                 client.uid, client.pid, options_.max_lockspaces);
-    return void(fuse_reply_err(req, ENOSPC));
-  }
+  if (const int error = refuse_lockspace(name, client)) return void(fuse_reply_err(req, error));
   Lockspace& space = table_.add_lockspace(name, backend_of(name));
   space.uid = client.uid;
   space.gid = client.gid;
@@ -206,8 +223,10 @@ void LockFs::unlink_lock(fuse_req_t req, uint32_t space_id, const std::string& n
   if (lock == nullptr || !lock->pin) return void(fuse_reply_err(req, ENOENT));
   const Client client = client_of(req);
   if (client.uid != lock->pin->uid && !owns(client, *space)) {
-    spdlog::warn("rm of {}/{} refused to uid {} pid {}: uid {} pinned it", space->name, name,
-                 client.uid, client.pid, lock->pin->uid);
+    if (log_limit_.admits(client.uid, "rm refused")) {
+      spdlog::warn("rm of {}/{} refused to uid {} pid {}: uid {} pinned it", space->name, name,
+                   client.uid, client.pid, lock->pin->uid);
+    }
     return void(fuse_reply_err(req, EPERM));
   }
   table_.unpin(*space, name, [req](LockErrc result) { fuse_reply_err(req, to_errno(result)); });

@@ -2,7 +2,6 @@
 // The life of an open file description: made by CREATE or OPEN, ended by RELEASE.
 #include <fcntl.h>
 #include <spdlog/spdlog.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -14,8 +13,10 @@ namespace lockfs {
 
 bool LockFs::take_open(const Client& client) {
   if (table_.quota.take(client.uid, Quota::kOpens)) return true;
-  spdlog::warn("open refused to uid {} pid {}: max_opens_per_user={} is reached", client.uid,
-               client.pid, options_.max_opens_per_user);
+  if (log_limit_.admits(client.uid, "opens refused")) {
+    spdlog::warn("open refused to uid {} pid {}: max_opens_per_user={} is reached", client.uid,
+                 client.pid, options_.max_opens_per_user);
+  }
   return false;
 }
 
@@ -59,12 +60,12 @@ void LockFs::drop_handle(HandleId id) {
     std::erase(event_pollers_, id);
   }
   if (handle.poll != nullptr) fuse_pollhandle_destroy(handle.poll);
-  if (handle.onlost_pidfd >= 0) close(handle.onlost_pidfd);
   table_.quota.give(handle.opener.uid, Quota::kOpens);
   handles_.erase(id);
 }
 
 void LockFs::end() {
+  log_limit_.tell();
   table_.end_queries();
   for (const auto& [owner, waiting] : std::exchange(parked_, {})) {
     for (const Parked& parked : waiting) fuse_reply_err(parked.req, ENOTCONN);
@@ -109,7 +110,7 @@ void LockFs::open(fuse_req_t req, NodeId node, fuse_file_info* fi) {
 
 // Any close by a process ends its POSIX lock of the file; the other kinds wait for RELEASE.
 void LockFs::flush(fuse_req_t req, const fuse_file_info* fi) {
-  const Handle* handle = handles_.find(HandleId{fi->fh});
+  Handle* handle = handles_.find(HandleId{fi->fh});
   const Owner* own = handle != nullptr ? table_.find(handle->owner) : nullptr;
   const auto posix = own != nullptr ? posix_.find({own->lock, fi->lock_owner}) : posix_.end();
   if (posix != posix_.end()) {
@@ -119,6 +120,7 @@ void LockFs::flush(fuse_req_t req, const fuse_file_info* fi) {
       table_.release(owner);
     } else {
       posix_.erase(posix);
+      std::erase(handle->posix, fi->lock_owner);
       end_owner(owner);
     }
   }

@@ -28,10 +28,10 @@ size_t digest_of(const RemoteLock& lock) {
 
 }  // namespace
 
-void LockFs::make_text(HandleId id, const Client& reader, const TextDone& done) {
+void LockFs::make_text(HandleId id, fuse_req_t req, const TextDone& done) {
   Handle& handle = *handles_.find(id);
   switch (NodeTable::kind(handle.node)) {
-    case NodeKind::kInfoFile: return info_text(handle.node, reader, done);
+    case NodeKind::kInfoFile: return info_text(handle.node, req, done);
     case NodeKind::kControl: return done(std::exchange(handle.answer, {}));
     default: break;
   }
@@ -58,7 +58,7 @@ void LockFs::read(fuse_req_t req, size_t size, off_t offset, const fuse_file_inf
   }
   const Cursor& cursor = handle->cursor;
   if (!cursor.fresh && offset != 0 && at >= cursor.base) return reply_text(req, id, size, at);
-  make_text(id, client_of(req), [=, this](std::string text) {
+  make_text(id, req, [=, this](std::string text) {
     if (Handle* read = handles_.find(id)) read->cursor = {std::move(text), at, false};
     reply_text(req, id, size, at);
   });

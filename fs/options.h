@@ -34,6 +34,7 @@ struct Options {
   uint64_t max_opens_per_user = 65536;
   uint64_t max_waiters_per_user = 16384;
   uint64_t max_names_per_user = 65536;
+  uint64_t max_lockspaces_per_user = 64;
   uint64_t max_lockspaces = 1024;
   uint64_t idle_names = 10000;  ///< Free names whose statistics are kept.
   uint64_t capacity = 2048;     ///< Of numbered locks, in a lockspace that says nothing else.

@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <ctime>
 
 namespace lockfs {
@@ -100,7 +102,7 @@ void write_yaml(const json& value, size_t indent, std::string& out) {
     return;
   }
   for (const auto& [key, item] : value.items()) {
-    write_item(std::string(indent, ' ') + key + ":", item, indent, out);
+    write_item(std::string(indent, ' ') + scalar(json(key)) + ":", item, indent, out);
   }
 }
 
@@ -169,7 +171,7 @@ const ProcessInfo& Painter::describe(pid_t tid) {
 
 bool Painter::is_gone(pid_t process) {
   const auto [known, fresh] = seen().gone.try_emplace(process);
-  if (fresh) known->second = processes_.process_of(process) == 0;
+  if (fresh) known->second = kill(process, 0) != 0 && errno == ESRCH;
   return known->second;
 }
 

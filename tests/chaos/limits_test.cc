@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "tests/chaos/chaos.h"
@@ -164,10 +165,50 @@ TEST(Limits, LockspacesOfTheMount) {
   EXPECT_EQ(mkdir((mount->path() + "/four").c_str(), 0777), 0);
 }
 
+TEST(Limits, LockspacesOfAUser) {
+  const LimitedMount mount("max_lockspaces_per_user=2");
+  const auto make = [&](const std::string& name) {
+    return error_of(mkdir((mount->path() + "/" + name).c_str(), 0777));
+  };
+  {
+    const As ann(kAnn);
+    EXPECT_EQ(make("one"), 0);
+    EXPECT_EQ(make("two"), 0);
+    EXPECT_EQ(make("three"), EDQUOT);
+    EXPECT_EQ(rmdir((mount->path() + "/one").c_str()), 0);
+    EXPECT_EQ(make("three"), 0);
+  }
+  EXPECT_TRUE(mount.logged("max_lockspaces_per_user=2")) << mount->log();
+  for (const std::string name : {"a", "b", "c"}) EXPECT_EQ(make(name), 0) << "root has no limit";
+}
+
 TEST(Limits, OfTheRootsModeSayWhoMayMakeLockspaces) {
   const LimitedMount mount("root_mode=0755");
   const As ann(kAnn);
   EXPECT_EQ(error_of(mkdir((mount->path() + "/mine").c_str(), 0777)), EACCES);
+}
+
+// A user who may read a lockspace, but not lock in it, asks and asks.
+TEST(Limits, WhoIsRefusedAgainAndAgainDoesNotFillTheLog) {
+  const LimitedMount mount("max_opens_per_user=1");
+  const std::string space = mount->path() + "/ours";
+  ASSERT_EQ(mkdir(space.c_str(), 0755), 0);
+  const Fd held(::open((space + "/a").c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+  const std::string before = mount->log();
+  {
+    const As ann(kAnn);
+    const Fd fd(::open((space + "/a").c_str(), O_RDONLY | O_CLOEXEC));
+    ASSERT_TRUE(fd.valid());
+    for (int i = 0; i < 10000; ++i) {
+      ASSERT_EQ(flock_of(fd.get(), LOCK_SH | LOCK_NB), EACCES);
+      ASSERT_EQ(mount.open_error("b"), ENOLCK);
+    }
+  }
+  EXPECT_TRUE(mount.logged("more like this were not logged: locks refused, uid 12345"));
+  EXPECT_TRUE(mount.logged("more like this were not logged: opens refused, uid 12345"));
+  const std::string said = mount->log().substr(before.size());
+  EXPECT_THAT(said, HasSubstr("lock ours/a refused to uid 12345"));
+  EXPECT_LT(std::count(said.begin(), said.end(), '\n'), 200) << said;
 }
 
 }  // namespace

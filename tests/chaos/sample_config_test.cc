@@ -70,8 +70,9 @@ TEST(CheckConfig, TellsAllThatIsWrongInTheOrderOfTheLines) {
                    "f"),
       "f, line 1: poll: '1s' is not a time from 0us to 10000us; f, line 2: unknown option 'bogus'; "
       "known: log_level log_format poll max_opens_per_user max_waiters_per_user "
-      "max_names_per_user max_lockspaces idle_names capacity root_mode; f, line 3: capacity: "
-      "'0' is not a whole number from 1 to 1000000000; f, line 5: lockspace.a: mode is a "
+      "max_names_per_user max_lockspaces_per_user max_lockspaces idle_names capacity root_mode; "
+      "f, line 3: capacity: '0' is not a whole number from 1 to 1000000000; f, line 5: "
+      "lockspace.a: mode is a "
       "string such as \"0770\"; f, line 6: lockspace.a: unknown key 'size'; known: backend "
       "mode capacity");
 }

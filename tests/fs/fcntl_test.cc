@@ -237,6 +237,36 @@ TEST_F(Fcntl, TheDescriptionsOtherWaysConvertItsOfdLock) {
   EXPECT_FALSE(visible("a"));
 }
 
+TEST_F(Fcntl, FlockConvertsThePosixLockOfItsProcess) {
+  const Fd fd = open("a");
+  for (const bool flock_first : {false, true}) {
+    const auto take_flock = [&] { EXPECT_EQ(flock_of(fd.get(), LOCK_EX | LOCK_NB), 0); };
+    if (flock_first) take_flock();
+    EXPECT_EQ(lockf(fd.get(), F_TLOCK, 0), 0);
+    if (!flock_first) take_flock();
+    EXPECT_EQ(value_of(fd.get(), "holders_total"), "1") << flock_first;
+    EXPECT_EQ(value_of(fd.get(), "mode"), "EX") << flock_first;
+    EXPECT_EQ(flock_of(fd.get(), LOCK_SH | LOCK_NB), 0);
+    EXPECT_EQ(value_of(fd.get(), "mode"), "PR") << flock_first;
+    EXPECT_EQ(flock_first ? lockf(fd.get(), F_ULOCK, 0) : flock_of(fd.get(), LOCK_UN), 0);
+    EXPECT_FALSE(visible("a")) << flock_first;
+  }
+  EXPECT_EQ(lockf(fd.get(), F_TLOCK, 0), 0);
+  EXPECT_EQ(flock_of(fd.get(), LOCK_EX | LOCK_NB), 0);
+  EXPECT_EQ(lockf(fd.get(), F_ULOCK, 0), 0);
+  EXPECT_FALSE(visible("a")) << "or by the way it was taken first";
+}
+
+TEST_F(Fcntl, FlockByAChildWaitsForThePosixLockOfItsParent) {
+  const Fd fd = open("a");
+  ASSERT_EQ(lockf(fd.get(), F_TLOCK, 0), 0);
+  Child child([&] { return flock_of(fd.get(), LOCK_EX | LOCK_NB); });
+  EXPECT_EQ(child.wait(), EAGAIN);
+  EXPECT_EQ(lockf(fd.get(), F_ULOCK, 0), 0);
+  Child second([&] { return flock_of(fd.get(), LOCK_EX | LOCK_NB); });
+  EXPECT_EQ(second.wait(), 0);
+}
+
 TEST_F(Fcntl, LockfOfTheWholeFileLocks) {
   const Fd fd = open("a");
   ASSERT_EQ(lockf(fd.get(), F_TLOCK, 0), 0);

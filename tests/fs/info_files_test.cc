@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // `.lockfs/`: what the mount says of itself.
+#include <grp.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <yaml-cpp/yaml.h>
@@ -43,6 +44,20 @@ TEST_F(InfoFiles, ConfigShowsTheValuesInForce) {
   EXPECT_EQ(config["source"].as<std::string>(), "memory:");
   EXPECT_EQ(config["capacity"].as<int>(), 2048);
   EXPECT_TRUE(config["max_waiters_per_user"].IsDefined());
+}
+
+TEST_F(InfoFiles, ConfigIsValidWhateverTheLockspacesNames) {
+  const std::vector<std::string> names = {"x: 1\nsource: evil\ny", "a\"b", "- c", "{d", "#e", "12"};
+  for (const std::string& name : names) {
+    ASSERT_EQ(mkdir((mount_.path() + "/" + name).c_str(), 0777), 0) << name;
+  }
+  const std::string text = info("config");
+  const YAML::Node config = YAML::Load(text);
+  EXPECT_EQ(config["source"].as<std::string>(), "memory:") << text;
+  EXPECT_EQ(config["lockspace"].size(), names.size() + 1) << text;
+  for (const std::string& name : names) {
+    EXPECT_TRUE(config["lockspace"][name].IsMap()) << text;
+  }
 }
 
 TEST(InfoFilesOfAMount, ConfigShowsWhatWasSet) {
@@ -181,6 +196,25 @@ TEST_F(InfoFiles, WhatOneMayNotReadIsNotShown) {
   });
   EXPECT_EQ(child.wait(), 0);
   EXPECT_EQ(locks().size(), 2U);
+}
+
+TEST_F(InfoFiles, WhatASupplementaryGroupMayReadIsShown) {
+  const std::string path = mount_.path() + "/team";
+  ASSERT_EQ(mkdir(path.c_str(), 0700), 0);
+  ASSERT_EQ(chown(path.c_str(), 0, 2000), 0);
+  const Fd held = hold("team/a", "EX");
+  const auto sees = [&](mode_t mode, gid_t group) {
+    EXPECT_EQ(chmod(path.c_str(), mode), 0);
+    Child child([&] {
+      if (setgroups(1, &group) != 0 || setgid(1000) != 0 || setuid(1000) != 0) return 2;
+      return info("locks.json").find("\"team\"") != std::string::npos ? 1 : 0;
+    });
+    return child.wait();
+  };
+  EXPECT_EQ(sees(0770, 2000), 1);
+  EXPECT_EQ(sees(0770, 2001), 0);
+  EXPECT_EQ(sees(0707, 2000), 0) << "the group's bits are those that count, as for the kernel";
+  EXPECT_EQ(sees(0707, 2001), 1);
 }
 
 TEST_F(InfoFiles, TheyCannotBeChangedByAnybody) {

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 // `ttl`, `renew`, `onlost`: locks that end by themselves, and what their owners are told.
+#include <sched.h>
 #include <signal.h>
 #include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -152,6 +155,73 @@ TEST_F(Ttl, OnlostOfAReleasedLockSendsNothing) {
   ASSERT_EQ(actor.write(0, "EX ttl=50ms"), 0);
   ASSERT_TRUE(eventually([&] { return !visible("a"); }));
   EXPECT_EQ(actor.write(0, "UN"), 0) << "alive";
+}
+
+// Leaves the daemon room for so many descriptors more.
+void leave_descriptors(const Mount& mount, size_t room) {
+  const size_t used = names_in("/proc/" + std::to_string(mount.daemon()) + "/fd").size();
+  const rlimit limit{used + room, used + room};
+  ASSERT_EQ(prlimit(mount.daemon(), RLIMIT_NOFILE, &limit, nullptr), 0);
+}
+
+TEST_F(Ttl, OnlostOfManyLocksOfAProcessTakesOneDescriptor) {
+  leave_descriptors(mount_, 20);
+  const std::string path = mount_.lock("a");
+  Child child([&] {
+    std::vector<Fd> all;
+    for (int i = 0; i < 300; ++i) {
+      all.emplace_back(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
+      if (write_command(all.back().get(), "CR onlost=TERM") != 0) return errno;
+    }
+    return pause();
+  });
+  ASSERT_TRUE(eventually([&] { return value("a", "holders_total") == "300"; }));
+  EXPECT_EQ(control("break a").second, "300\n");
+  EXPECT_EQ(child.wait(), 128 + SIGTERM);
+}
+
+bool is_killed(pid_t child) {
+  return eventually([&] {
+    siginfo_t end{};
+    waitid(P_PID, static_cast<id_t>(child), &end, WEXITED | WNOHANG | WNOWAIT);
+    return end.si_code == CLD_KILLED;
+  });
+}
+
+TEST_F(Ttl, OnlostThatCannotBeSentIsRefusedBeforeTheGrant) {
+  std::vector<std::unique_ptr<Actor>> actors;
+  for (int i = 0; i < 30; ++i) actors.push_back(std::make_unique<Actor>());
+  leave_descriptors(mount_, 12);
+  std::vector<const Actor*> granted;
+  for (const auto& actor : actors) {
+    ASSERT_EQ(actor->open(mount_.lock("a")), 0);
+    const int error = actor->write(0, "CR onlost=KILL");
+    if (error == 0) granted.push_back(actor.get());
+    EXPECT_TRUE(error == 0 || error == ENOLCK) << error;
+  }
+  EXPECT_GT(granted.size(), 0U);
+  ASSERT_LT(granted.size(), actors.size());
+  EXPECT_EQ(value("a", "holders_total"), std::to_string(granted.size()));
+  EXPECT_EQ(value("a", "holders.0.exited"), "") << "it cannot be looked at, but is there";
+  EXPECT_EQ(actors.back()->write(0, "CR"), 0) << "without onlost= it is granted";
+  EXPECT_EQ(control("break a").first, 0);
+  for (const Actor* actor : granted) EXPECT_TRUE(is_killed(actor->pid()));
+  EXPECT_EQ(actors.back()->write(0, "UN"), 0) << "alive";
+  const Fd own = open("a");
+  EXPECT_EQ(write_command(own.get(), "CR onlost=TERM"), 0) << "there is room again";
+}
+
+// As in a container whose pids the daemon does not see: here it is the daemon that has its own.
+TEST(TtlOfAMount, OnlostOfAProcessOutOfSightIsRefused) {
+  const Fd outside(::open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC));
+  if (unshare(CLONE_NEWPID) != 0) GTEST_SKIP() << "no pid namespaces here";
+  const Mount mount;
+  ASSERT_EQ(setns(outside.get(), CLONE_NEWPID), 0);
+  const Fd fd(::open(mount.lock("a").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
+  EXPECT_EQ(write_command(fd.get(), "EX onlost=TERM"), EOPNOTSUPP);
+  EXPECT_EQ(mode_of(fd.get()), "none");
+  EXPECT_THAT(value_of(fd.get(), "this.error"), ::testing::HasSubstr("pid namespace"));
+  EXPECT_EQ(write_command(fd.get(), "EX"), 0);
 }
 
 }  // namespace

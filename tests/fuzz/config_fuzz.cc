@@ -26,7 +26,7 @@ void look_at_options(const Options& options) {
   constexpr uint64_t kMost = 1000000000;
   for (const uint64_t limit :
        {options.max_opens_per_user, options.max_waiters_per_user, options.max_names_per_user,
-        options.max_lockspaces, options.capacity}) {
+        options.max_lockspaces_per_user, options.max_lockspaces, options.capacity}) {
     expect(limit >= 1 && limit <= kMost, "a limit out of bounds");
   }
   expect(options.idle_names <= kMost, "idle_names out of bounds");
