@@ -133,6 +133,7 @@ void ElockBackend::down(const std::string& why) {
   stream_.close();
   input_.clear();
   reading_.reset();
+  polling_ = false;
   if (logged_ != why) spdlog::warn("elock: {}: {}", url_.server.words(), why);
   logged_ = why;
   events_->reach_changed();
@@ -168,6 +169,7 @@ void ElockBackend::received(std::string_view bytes) {
     if (reading_) continue;
     if (commands_.empty() || code < 100 || code > 999) return down("it does not speak elock");
     if (up()) keeps_from(sent_at_);
+    if (commands_.front().poll) polling_ = false;
     const Done done = std::move(commands_.front().done);
     commands_.pop_front();
     const bool more = !commands_.empty();
@@ -212,7 +214,7 @@ void ElockBackend::acquire(ClaimId id, std::string_view lockspace, std::string_v
   claim.pending = true;
   claim.since = loop_.timers.now();
   if (now || claim.held) return ask(id);
-  if (!std::exchange(claim.turn, true)) fresh_.push_back(id);
+  if (up() && !std::exchange(claim.turn, true)) fresh_.push_back(id);
   poll();
 }
 
@@ -225,16 +227,19 @@ void ElockBackend::ask(ClaimId id) {
   send("lock " + claim.key, [this, id, key = claim.key](int code) { heard(id, key, code); });
 }
 
-// At most one of these goes before anything else that is to be said.
+// One at a time, at the end of the queue: nothing has more than one of these before it, and however
+// much else there is to be said, each has its turn.
 void ElockBackend::poll() {
-  while (up() && commands_.empty() && !(fresh_.empty() && polls_.empty())) {
+  while (up() && !polling_ && !(fresh_.empty() && polls_.empty())) {
     std::deque<ClaimId>& turns = fresh_.empty() ? polls_ : fresh_;
-    const ClaimId id = turns.front();
+    const auto found = claims_.find(turns.front());
     turns.pop_front();
-    const auto found = claims_.find(id);
     if (found == claims_.end()) continue;
     found->second.turn = false;
-    if (found->second.pending) ask(id);
+    if (!found->second.pending || found->second.asked) continue;
+    polling_ = true;
+    ask(found->first);
+    commands_.back().poll = true;
   }
 }
 

@@ -68,6 +68,7 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
   struct Command {
     std::string line;
     Done done;
+    bool poll = false;  ///< Of what only waits.
   };
 
   void opened() override;
@@ -112,10 +113,11 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
   Stats stats_;                   ///< The last one.
   std::deque<Command> commands_;  ///< The first is on its way.
   TimePoint sent_at_;             ///< Of that one.
-  /// What is waited for, to be asked for in turn when there is nothing else to say: for the first
-  /// time, and then again and again.
+  /// What is waited for, to be asked for one at a time: for the first time, and then again and
+  /// again.
   std::deque<ClaimId> fresh_;
   std::deque<ClaimId> polls_;
+  bool polling_ = false;  ///< One of these is in the queue, or on its way.
   TimePoint beat_at_;
   TimePoint proven_;                    ///< When the session was there for sure, the last time.
   std::optional<TimePoint> lease_end_;  ///< Until then the server keeps what is held.

@@ -189,6 +189,22 @@ TEST_F(ElockFar, WhoeverAsksAnewDoesNotStandBehindThoseWhoWait) {
   EXPECT_EQ(end_of(*waiters_.at(7), 20), 0) << "and those come to their turn";
 }
 
+TEST_F(ElockFar, WhoWaitsComesToItsTurnHoweverManyTryAgainAndAgain) {
+  wait_for(1);
+  std::vector<std::unique_ptr<Child>> busy;
+  for (int i = 0; i < 4; ++i) {
+    const std::string name = "busy" + std::to_string(i);
+    ASSERT_EQ(client_.ask("lock " + name), "200 Acquired");
+    busy.push_back(std::make_unique<Child>([path = mount_.lock(name)] {
+      const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+      while (write_command(fd, "EX try") == EAGAIN) continue;
+      return 1;
+    }));
+  }
+  ASSERT_EQ(client_.ask("unlock v0"), "200 Unlocked");
+  EXPECT_EQ(end_of(*waiters_.at(0), 5), 0);
+}
+
 TEST_F(ElockFar, HoweverManyWaitWhatIsHeldStaysSo) {
   const int held = open_lock(mount_, "held");
   ASSERT_EQ(write_command(held, "EX timeout=5s"), 0);
