@@ -83,7 +83,7 @@ LockErrc FileClaims::attempt(Claim& claim, Mode mode) {
     }
     const LockErrc result = claim.lock->convert(mode);
     // A lock on a file that others do not open by its name excludes none of them.
-    if (result == LockErrc::kUnreachable) return directory_.out_of_reach(claim.file, errno);
+    if (result == LockErrc::kUnreachable) return directory_.failed(claim.file, errno);
     if (held) return result;
     if (!directory_.gone(claim.file, claim.fd)) return result;
     forget_file(claim);
@@ -99,7 +99,7 @@ void FileClaims::grant(Claim& claim, Mode before) {
   if (is_exclusive(mode)) {
     tokens = text.next_tokens();
     if (tokens.end == 0) {  // The filesystem is full, or worse.
-      const LockErrc why = directory_.out_of_reach(claim.file, errno);
+      const LockErrc why = directory_.failed(claim.file, errno);
       claim.lock->convert(before);
       return fail(claim, why);
     }
@@ -332,7 +332,7 @@ LockErrc FileClaims::change_pin(const std::string& lockspace, const std::string&
   const auto fd =
       directory_.open(file, pin ? LockDirectory::For::kMaking : LockDirectory::For::kWriting);
   if (!fd) return fd.error();
-  if (!lock_text(fd->get())) return directory_.out_of_reach(file, errno);
+  if (!lock_text(fd->get())) return directory_.failed(file, errno);
   LockText text(fd->get());
   const bool has = text.pin().has_value();
   LockErrc result = LockErrc::kOk;
@@ -342,7 +342,7 @@ LockErrc FileClaims::change_pin(const std::string& lockspace, const std::string&
     if (text.write_pin(pin)) {
       directory_.written();
     } else {
-      result = directory_.out_of_reach(file, errno);
+      result = directory_.failed(file, errno);
     }
   }
   unlock_text(fd->get());

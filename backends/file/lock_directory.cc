@@ -72,22 +72,24 @@ std::string LockDirectory::file_of(const std::string& lockspace, const std::stri
   return file_name(lockspace) + "/" + file_name(name);
 }
 
-LockErrc LockDirectory::out_of_reach(std::string words, bool writing) {
-  trouble_writing_ = writing;
-  if (trouble_ == words) return LockErrc::kUnreachable;
+// On a full disk each name fails alike: that is said once.
+LockErrc LockDirectory::out_of_reach(std::string words, int error) {
+  const bool known = !trouble_.empty() && error == trouble_error_;
+  if (known && (error != 0 || words == trouble_)) return LockErrc::kUnreachable;
   trouble_ = std::move(words);
+  trouble_error_ = error;
   spdlog::warn("file: {}", trouble_);
   reach_changed_();
   return LockErrc::kUnreachable;
 }
 
-LockErrc LockDirectory::out_of_reach(const std::string& file, int error) {
-  return out_of_reach(path_of(file) + ": " + std::strerror(error), is_of_writing(error));
+LockErrc LockDirectory::failed(const std::string& file, int error) {
+  return out_of_reach(path_of(file) + ": " + std::strerror(error), error);
 }
 
 // That it can be read says nothing of what only a write meets.
 void LockDirectory::in_reach(bool written) {
-  if (trouble_.empty() || (trouble_writing_ && !written)) return;
+  if (trouble_.empty() || (is_of_writing(trouble_error_) && !written)) return;
   trouble_.clear();
   spdlog::info("file: {} is in reach again", path_);
   reach_changed_();
@@ -96,7 +98,7 @@ void LockDirectory::in_reach(bool written) {
 // The answer to an open that ended with `error`.
 tl::unexpected<LockErrc> LockDirectory::refuse(const std::string& file, int error, bool make) {
   const LockErrc result = errc_of(error, make);
-  if (result == LockErrc::kUnreachable) return tl::make_unexpected(out_of_reach(file, error));
+  if (result == LockErrc::kUnreachable) return tl::make_unexpected(failed(file, error));
   in_reach(false);
   return tl::make_unexpected(result);
 }
@@ -115,8 +117,8 @@ void LockDirectory::meet(const std::string& path, int fd) {
 tl::expected<Descriptor, LockErrc> LockDirectory::folder_of(const std::string& file, bool make) {
   Descriptor top(::open(path_.c_str(), kFolder));
   if (!top) {
-    const std::string words = path_ + ": " + std::strerror(errno);
-    return tl::make_unexpected(out_of_reach(words));
+    const int error = errno;
+    return tl::make_unexpected(out_of_reach(path_ + ": " + std::strerror(error), error));
   }
   const std::string name = file.substr(0, file.find('/'));
   const auto open_it = [&] {
@@ -171,11 +173,11 @@ tl::expected<std::vector<std::string>, LockErrc> LockDirectory::files(
       const dirent* entry = readdir(listing.get());
       if (entry == nullptr) break;
       const std::string file = entry->d_name;
-      if (file != "." && file != "..") out.push_back(name + "/" + file);
+      if (file != "." && file != "..") out.push_back(fmt::format("{}/{}", name, file));
     }
     if (errno == 0) return out;
   }
-  return tl::make_unexpected(out_of_reach(name, errno));
+  return tl::make_unexpected(failed(name, errno));
 }
 
 std::optional<std::string> LockDirectory::gone(const std::string& file, int fd) const {

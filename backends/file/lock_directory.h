@@ -65,9 +65,9 @@ class LockDirectory {
   /// What the filesystem would not do last, in words; empty once it has done it, as far as is
   /// known.
   const std::string& trouble() const { return trouble_; }
-  /// What its user met with an open file: kUnreachable, and trouble().
-  LockErrc out_of_reach(const std::string& file, int error);
-  LockErrc out_of_reach(std::string words, bool writing = false);
+  /// What its user met with an open file, by errno or in words: it is trouble(), and kUnreachable.
+  LockErrc failed(const std::string& file, int error);
+  LockErrc out_of_reach(std::string words, int error = 0);
   /// Something was written.
   void written() { in_reach(true); }
 
@@ -88,7 +88,7 @@ class LockDirectory {
   Clock::time_point grace_until_;
   std::function<void()> reach_changed_;
   std::string trouble_;
-  bool trouble_writing_ = false;  ///< Only what writes can meet it: it is full, or read-only.
+  int trouble_error_ = 0;  ///< Of the system call that failed; 0: it was none.
 };
 
 }  // namespace lockfs

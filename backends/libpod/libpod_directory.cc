@@ -58,7 +58,8 @@ class DirectoryLocks final : public Locks {
   }
   // podman's lock is its process's, ours our description's: the kernel shows the one to the other.
   std::optional<pid_t> holder(uint32_t id) override {
-    const int fd = open(file(id).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    // Not for the other end of a FIFO: whose podman it is may have put one there.
+    const int fd = open(file(id).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) return std::nullopt;
     struct flock lock = whole_file();
     const bool asked = fcntl(fd, F_OFD_GETLK, &lock) == 0;

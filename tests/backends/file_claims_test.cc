@@ -247,6 +247,8 @@ TEST_F(Claims, SayThatTheFilesystemIsFullUntilSomethingIsWritten) {
   std::ofstream(path_ + "/filler") << std::string(1 << 17, 'x') << std::flush;
   ASSERT_EQ(node.take("second"), LockErrc::kUnreachable);
   EXPECT_EQ(node.trouble(), lock("second") + ": No space left on device");
+  ASSERT_EQ(node.take("third"), LockErrc::kUnreachable);
+  EXPECT_EQ(node.reach_changes(), 1) << "it is said once, not for each name";
   ASSERT_EQ(node.inspect("first"), LockErrc::kOk);
   EXPECT_NE(node.trouble(), "") << "that it can be read says nothing of that";
   fs::remove(path_ + "/filler");
