@@ -78,7 +78,8 @@ DlmBackend::DlmBackend(EventLoop& loop, std::string prefix)
                [this](const std::string& space, size_t counter, uint64_t token) {
                  const auto found = spaces_.find(space);
                  if (found != spaces_.end()) say_floors(found->second, {{counter, token}});
-               }}),
+               },
+               [this] { return loop_.timers.now(); }}),
       outlet_(std::make_shared<Outlet>(loop)) {
   traits_.name = "dlm";
   traits_.contention_hints = true;

@@ -32,8 +32,8 @@ namespace lockfs {
 /// outlet.
 class DlmBackend final : public LockBackend {
  public:
-  /// A program that only ever tries could not get what is kept: so long after its last use it is
-  /// given up.
+  /// A program that only ever tries could not get what is kept, and a mount that is stopped gives
+  /// nothing back: so long after its last use it is given up, and so is a counter of tokens.
   static constexpr auto kKeepTime = std::chrono::seconds(10);
   static constexpr size_t kMaxKept = 4096;
   /// How long one who would not wait waits for the cluster, before kUnreachable.
@@ -182,6 +182,7 @@ class DlmBackend final : public LockBackend {
   void release_lock(LockNo no, const std::optional<LockValue>& write);
   void keep(Resource& resource);
   void unkeep(Resource& resource);
+  void expire_later();
   void expire();
   void drop(Resource& resource);
   void erase(Resource& resource);

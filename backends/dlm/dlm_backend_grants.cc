@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // A claim's way: acquire, start, request, granted, its token; and what becomes of a lock after.
+#include <algorithm>
 #include <utility>
 
 #include "backends/dlm/dlm_backend.h"
@@ -100,7 +101,7 @@ void DlmBackend::submit(Resource& resource) {
 }
 
 void DlmBackend::granted(LockNo no, Mode mode, const LockValue& value) {
-  if (tokens_.granted(no, mode, value)) return;
+  if (tokens_.granted(no, mode, value)) return expire_later();
   const auto found = by_number_.find(no);
   if (found == by_number_.end()) return;
   Resource& resource = *found->second;
@@ -278,10 +279,16 @@ void DlmBackend::cancel(ClaimId id) {
   if (resource.busy == Busy::kClaim) {
     return kernel_thread_.post([this, no = resource.no] { kernel_->cancel(no); });
   }
-  if (!resource.next) return;  // It is granted, but for its token.
-  resource.next.reset();
   loop_.timers.cancel(std::exchange(resource.patience, TimerId::kNone));
-  if (resource.bare()) detach(resource);
+  if (resource.busy == Busy::kCount) {
+    // Its token may be long in coming, as from a node that is stopped.
+    resource.busy = Busy::kNo;
+    resource.bare() ? drop(resource) : settle(resource);
+  } else if (std::exchange(resource.next, std::nullopt)) {
+    if (resource.bare()) detach(resource);
+  } else {
+    return;
+  }
   interrupted_.insert(id);
   outlet_->post([this, id] {
     if (interrupted_.erase(id) != 0) events_->failed(id, LockErrc::kInterrupted);
@@ -326,6 +333,10 @@ void DlmBackend::keep(Resource& resource) {
   resource.kept_since = loop_.timers.now();
   kept_.splice(kept_.end(), resource.node);
   if (kept_.size() > kMaxKept) drop(*kept_.front());
+  expire_later();
+}
+
+void DlmBackend::expire_later() {
   if (expiry_ != TimerId::kNone) return;
   expiry_ = loop_.timers.schedule(loop_.timers.now() + kKeepTime, [this] { expire(); });
 }
@@ -340,9 +351,12 @@ void DlmBackend::expire() {
   while (!kept_.empty() && kept_.front()->kept_since + kKeepTime <= loop_.timers.now()) {
     drop(*kept_.front());
   }
-  if (kept_.empty()) return;
-  const TimePoint next = kept_.front()->kept_since + kKeepTime;
-  expiry_ = loop_.timers.schedule(next, [this] { expire(); });
+  std::optional<TimePoint> next = tokens_.expire(kKeepTime);
+  if (!kept_.empty()) {
+    const TimePoint due = kept_.front()->kept_since + kKeepTime;
+    next = next ? std::min(*next, due) : due;
+  }
+  if (next) expiry_ = loop_.timers.schedule(*next, [this] { expire(); });
 }
 
 void DlmBackend::release_lock(LockNo no, const std::optional<LockValue>& write) {

@@ -68,7 +68,12 @@ uint64_t Tokens::take(std::string_view space, std::string_view name) {
     raise(from);
     return 0;
   }
-  return ++from.last;
+  return give(from);
+}
+
+uint64_t Tokens::give(Counter& counter) {
+  counter.used = verbs_.now();
+  return ++counter.last;
 }
 
 void Tokens::next(std::string_view space, std::string_view name, Given given) {
@@ -87,11 +92,13 @@ void Tokens::next(std::string_view space, std::string_view name, Given given) {
   convert(from, Mode::kEX);
 }
 
-// Stores the last token with it, where it is sure.
+// Stores the last token with it, where it is sure. Where that is in doubt, whoever is next begins
+// as with a new one: what is stored may be less than what was given here.
 void Tokens::convert(Counter& counter, Mode mode) {
   counter.asking = true;
   std::optional<LockValue> last;
   if (counter.here && counter.sure) last = value_with(counter.last);
+  if (counter.here && counter.doubted) last = value_with(0);
   verbs_.acquire(counter.no, *counter.space, counter.resource, mode, last);
 }
 
@@ -102,11 +109,12 @@ bool Tokens::granted(LockNo no, Mode mode, const LockValue& value) {
   counter.asking = false;
   const bool was_here = std::exchange(counter.here, mode == Mode::kEX);
   if (!counter.here) {
-    counter.sure = false;
+    counter.sure = counter.doubted = false;
     if (!counter.waiting.empty()) convert(counter, Mode::kEX);
     return true;
   }
   if (!was_here) {
+    counter.used = verbs_.now();
     counter.last = number_in(value);
     counter.sure = value.valid && counter.last != 0;
   }
@@ -132,6 +140,7 @@ void Tokens::started(LockNo no, uint64_t ring_sequence) {
   counter.last = std::max(counter.last, base(ring_sequence, static_cast<uint64_t>(us)));
   if (counter.floor != 0) counter.last = std::max(counter.last, counter.floor + kReserve);
   counter.sure = true;
+  counter.doubted = false;
   raise(counter);
 }
 
@@ -166,7 +175,7 @@ void Tokens::cut_off(std::string_view space) {
   for (Counter& counter : counters(space)) {
     if (!std::exchange(counter.announcing, false)) continue;
     counter.asking = false;
-    counter.sure = false;
+    distrust(counter);
     fail(counter);
   }
 }
@@ -177,15 +186,35 @@ void Tokens::serve(Counter& counter) {
   while (!counter.waiting.empty() && counter.here && !counter.asking) {
     const Given given = std::move(counter.waiting.front());
     counter.waiting.erase(counter.waiting.begin());
-    given(++counter.last);
+    given(give(counter));
   }
   if (counter.wanted) give_up(counter);
 }
 
 void Tokens::doubt() {
   for (auto& [name, counters] : spaces_) {
-    for (Counter& counter : *counters) counter.sure = false;
+    for (Counter& counter : *counters) distrust(counter);
   }
+}
+
+void Tokens::distrust(Counter& counter) {
+  counter.doubted = counter.doubted || (counter.here && counter.sure);
+  counter.sure = false;
+}
+
+std::optional<TimePoint> Tokens::expire(Duration unused) {
+  const TimePoint now = verbs_.now();
+  std::optional<TimePoint> next;
+  for (auto& [name, counters] : spaces_) {
+    for (Counter& counter : *counters) {
+      if (counter.here && counter.used + unused <= now) give_up(counter);
+      if (!counter.here) continue;
+      // What could not be handed over just now is in use.
+      const TimePoint due = counter.used + unused > now ? counter.used + unused : now + unused;
+      next = next ? std::min(*next, due) : due;
+    }
+  }
+  return next;
 }
 
 void Tokens::give_up(Counter& counter) {

@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -46,6 +47,7 @@ class Tokens {
     std::function<void(LockNo)> ask_ring_sequence;
     /// To all mounts, this one included: answered by floor().
     std::function<void(const std::string& space, size_t counter, uint64_t token)> announce;
+    std::function<TimePoint()> now;
   };
   explicit Tokens(Verbs verbs) : verbs_(std::move(verbs)) {}
 
@@ -56,6 +58,9 @@ class Tokens {
   void next(std::string_view space, std::string_view name, Given given);
   /// This node gives the lock up, because another one wants it: that one will want the counter.
   void hand_over(std::string_view space, std::string_view name);
+  /// Hands over what was not used for so long: a mount that is stopped can give nothing back.
+  /// Returns when there is more to hand over; nullopt: no counter is here.
+  std::optional<TimePoint> expire(Duration unused);
   /// What a mount has announced; `own`: this one.
   void floor(std::string_view space, size_t counter, uint64_t token, bool own);
   /// Of all counters that have one, for a mount that has just come.
@@ -83,18 +88,22 @@ class Tokens {
     LockNo no = LockNo::kNone;
     const std::string* space = nullptr;
     std::string resource;
-    bool here = false;    ///< Held in EX.
-    bool sure = false;    ///< `last` is no less than any token that was given.
-    bool asking = false;  ///< A conversion, a floor or the ring's sequence is under way.
+    bool here = false;     ///< Held in EX.
+    bool sure = false;     ///< `last` is no less than any token that was given.
+    bool doubted = false;  ///< It was sure, and what is stored may be less than what was given.
+    bool asking = false;   ///< A conversion, a floor or the ring's sequence is under way.
     bool announcing = false;
     bool wanted = false;  ///< By another node, since it is here.
     uint64_t last = 0;
     uint64_t floor = 0;
+    TimePoint used;  ///< Last, while it is here.
     std::vector<Given> waiting;
   };
   using Counters = std::array<Counter, kCounters>;
   Counters& counters(std::string_view space);
   Counter& counter(std::string_view space, std::string_view name);
+  uint64_t give(Counter& counter);
+  static void distrust(Counter& counter);
   void raise(Counter& counter);
   void convert(Counter& counter, Mode mode);
   void serve(Counter& counter);

@@ -177,6 +177,57 @@ def holder_killed(world):
     return f"B has it after {max(times):.2f} s at most"
 
 
+def daemon_stopped(world):
+    """A mount that is stopped gives nothing back; what it has not used for ten seconds it has given back before."""
+    on_a, on_b = world.mounts()
+    a, b = world.actor(on_a, "idle1"), world.actor(on_b, "idle1")
+    b.ready()
+
+    def late(mount, name, count, patience):
+        """Takes name1 ... and gives each back: those that could not be had in time."""
+        lock = mount.lock(name)
+        command = f"for i in $(seq {count}); do flock -w {patience} {lock}$i true || echo {name}$i; done"
+        return mount.node.hr(command, 120)[1].split()
+
+    def stop(signal):
+        world[A].sh(f"kill -{signal} {on_a.daemon()}")
+
+    first = a.take("EX")["token"]
+    a.release()
+    check(not late(on_a, "idle", 30, 1), "A has them all")
+    eventually(lambda: "gr EX" not in world[A].sh("dlm_tool lockdump lockfs_default")[1], "A gives back all", 30)
+    stop("STOP")
+    slow = late(on_b, "idle", 30, 1)
+    second = b.take("EX timeout=5s")["token"]
+    b.release()
+    stop("CONT")
+    check(not slow, f"B has each within 1 s: {slow}")
+    third = a.take("EX timeout=10s")["token"]
+    a.release()
+    check(first < second < third, f"tokens rise: {first} {second} {third}")
+
+    # Stopped at once it keeps the counter: B's grant waits for its token, and ends in time.
+    other = next(f"other{i}" for i in range(10000) if counter_of(f"other{i}") == counter_of("idle1"))
+    b = world.actor(on_b, other)
+    b.ready()
+    a.take("EX")
+    stop("STOP")
+    b.fails("write EX timeout=500ms", "ETIMEDOUT")
+    tried = world[B].hr(f"build/release/bin/plain_dlm lockfs_default {other} EX try </dev/null")
+    stop("CONT")
+    check(tried[0] == 0, f"what has timed out is not held: {other}: {tried}")
+    check(b.take("EX timeout=10s")["token"] > third, "once A runs again B has it, and tokens rise")
+    return "30 names, all within 1 s; one whose counter is not given back times out, and is free; tokens rise"
+
+
+def counter_of(name):
+    """Which of the lockspace's counters gives the tokens of a name."""
+    hash_ = 14695981039346656037
+    for byte in name.encode():
+        hash_ = (hash_ ^ byte) * 1099511628211 % 2**64
+    return (hash_ ^ hash_ >> 32) % 256
+
+
 def machine_killed(world):
     """A dies with what it wrote: B is told that the value block is not to be trusted. Then A comes back."""
     on_a, on_b = world.mounts()
@@ -383,9 +434,9 @@ def figures(world):
 
 
 SCENARIOS = (
-    exclusion, modes, hand_over, figures, who_holds_it, waits_end, daemon_killed, holder_killed, machine_killed,
-    machine_killed_before_the_other_read, node_leaves, master_leaves, lockspaces, controld_killed, machine_frozen,
-    machine_of_the_lower_number_frozen,
+    exclusion, modes, hand_over, figures, who_holds_it, waits_end, daemon_killed, daemon_stopped, holder_killed,
+    machine_killed, machine_killed_before_the_other_read, node_leaves, master_leaves, lockspaces, controld_killed,
+    machine_frozen, machine_of_the_lower_number_frozen,
 )
 
 if __name__ == "__main__":

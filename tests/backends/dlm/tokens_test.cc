@@ -51,6 +51,14 @@ class TokensTest : public testing::Test {
     ASSERT_NE(floor_, 0U) << "it did not announce";
     tokens_.floor("default", counter_, std::exchange(floor_, 0), true);
   }
+  // The counter of "a" is here.
+  LockNo begin(uint64_t ring) {
+    token("a");
+    const Asked ask = take();
+    tokens_.granted(ask.no, Mode::kEX, {});
+    started(ring);
+    return ask.no;
+  }
   static uint64_t ring_of(uint64_t token) { return token >> 46 << 2; }
 
   uint64_t last_ = 0;
@@ -60,6 +68,7 @@ class TokensTest : public testing::Test {
   size_t counter_ = 0;
   uint64_t floor_ = 0;
   std::vector<Asked> asked_;
+  TimePoint now_ = TimePoint(std::chrono::hours(1));
   Tokens tokens_{{[this] { return LockNo{++last_}; },
                   [this](LockNo no, const std::string&, const std::string& resource, Mode mode,
                          const std::optional<LockValue>& write) {
@@ -69,7 +78,8 @@ class TokensTest : public testing::Test {
                   [this](const std::string&, size_t counter, uint64_t token) {
                     counter_ = counter;
                     floor_ = token;
-                  }}};
+                  },
+                  [this] { return now_; }}};
 };
 
 TEST_F(TokensTest, ANewCounterBeginsAtTheClusterAndTheClock) {
@@ -228,6 +238,58 @@ TEST_F(TokensTest, OutOfReachThereIsNone) {
   tokens_.leave("default");
   EXPECT_EQ(times_, 4);
   EXPECT_EQ(given_, 0U);
+}
+
+// A mount that is stopped could not give it back.
+TEST_F(TokensTest, ACounterThatNobodyUsesIsHandedOverInOrder) {
+  constexpr auto kUnused = std::chrono::seconds(10);
+  EXPECT_EQ(tokens_.expire(kUnused), std::nullopt) << "none is here";
+  const LockNo no = begin(28);
+  now_ += std::chrono::seconds(6);
+  const uint64_t last = token("a");
+  now_ += std::chrono::seconds(6);
+  EXPECT_EQ(tokens_.expire(kUnused), now_ + std::chrono::seconds(4)) << "it was used";
+  EXPECT_THAT(asked_, testing::IsEmpty());
+  now_ += std::chrono::seconds(4);
+  EXPECT_NE(tokens_.expire(kUnused), std::nullopt) << "not before it has gone";
+  const Asked back = take();
+  EXPECT_EQ(back.no, no);
+  EXPECT_EQ(back.mode, Mode::kNL);
+  ASSERT_TRUE(back.write);
+  tokens_.granted(no, Mode::kNL, {});
+  EXPECT_EQ(tokens_.expire(kUnused), std::nullopt);
+  EXPECT_EQ(token("a"), 0U);
+  tokens_.granted(take().no, Mode::kEX, *back.write);
+  EXPECT_EQ(given_, last + 1);
+}
+
+TEST_F(TokensTest, ACounterThatSomebodyWaitsForIsNotHandedOver) {
+  token("a");
+  const Asked ask = take();
+  tokens_.granted(ask.no, Mode::kEX, {});
+  now_ += std::chrono::seconds(20);
+  EXPECT_EQ(tokens_.expire(std::chrono::seconds(10)), now_ + std::chrono::seconds(10));
+  EXPECT_THAT(asked_, testing::IsEmpty());
+  started(28);
+  EXPECT_EQ(times_, 1);
+}
+
+// What was given since it was stored is in no value block: the next node must not count on from it.
+TEST_F(TokensTest, ACounterInDoubtIsHandedOverAsANewOne) {
+  const LockNo no = begin(28);
+  uint64_t last = 0;
+  for (int i = 0; i < 100; ++i) last = token("a");
+  tokens_.doubt();
+  tokens_.blocking(no);
+  const Asked back = take();
+  EXPECT_EQ(back.mode, Mode::kNL);
+  ASSERT_TRUE(back.write);
+  tokens_.granted(no, Mode::kNL, {});
+  token("a");
+  tokens_.granted(take().no, Mode::kEX, *back.write);
+  started(32);
+  EXPECT_GT(given_, last);
+  EXPECT_EQ(ring_of(given_), 32U);
 }
 
 TEST_F(TokensTest, WhatIsNoCounterIsLeftAlone) {
