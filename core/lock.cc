@@ -111,24 +111,41 @@ Owner* Lock::next_grantable() const {
   return nullptr;
 }
 
-bool Lock::any_blocker(const Owner& waiter, const std::function<bool(Owner&)>& visit) const {
+bool Lock::any_holder_against(const Owner& waiter, const std::function<bool(Owner&)>& visit) const {
   const Share want = waiter.wait->request.want;
-  for (Owner* o = first; o != nullptr; o = o->next) {
-    const bool full = want.is_slot() && o->held.is_slot() && slots_held >= want.slots;
-    if (o != &waiter && (full || !compatible(want, o->held)) && visit(*o)) return true;
+  if (!fits(waiter, want)) {
+    for (Owner* o = first; o != nullptr; o = o->next) {
+      const bool full = want.is_slot() && o->held.is_slot() && slots_held >= want.slots;
+      if (o != &waiter && (full || !compatible(want, o->held)) && visit(*o)) return true;
+    }
   }
   if (waiter.wait->converting || !queues) return false;
-  const auto blocks = [&](Owner& o) { return !passes(want, o.wait->request.want) && visit(o); };
-  if (queues->converting.any(blocks)) return true;
-  for (size_t i = 0; i < queues->waiting.size(); ++i) {
-    const Share ahead = share_of_queue(i, slot_size);
-    if (passes(want, ahead)) continue;
-    bool stop = false;
-    queues->waiting.at(i).any_before(waiter.wait->sequence, [&](Owner& other) {
-      stop = visit(other);
-      return stop || !passes(ahead, ahead);  // This one waits for those before it.
-    });
-    if (stop) return true;
+  return queues->converting.any(
+      [&](Owner& o) { return !passes(want, o.wait->request.want) && visit(o); });
+}
+
+std::array<Owner*, kModeCount + 1> Lock::nearest_ahead(const Owner& waiter) const {
+  std::array<Owner*, kModeCount + 1> nearest{};
+  if (waiter.wait->converting || !queues) return nearest;
+  for (size_t i = 0; i < nearest.size(); ++i) {
+    if (passes(waiter.wait->request.want, share_of_queue(i, slot_size))) continue;
+    nearest.at(i) = queues->waiting.at(i).before(waiter.wait->sequence);
+  }
+  return nearest;
+}
+
+Owner* Lock::beside(const Owner& waiter) const {
+  const Share want = waiter.wait->request.want;
+  if (!passes(want, want)) return nullptr;
+  return queues->waiting.at(queue_of(want)).before(waiter.wait->sequence);
+}
+
+bool Lock::any_blocker(const Owner& waiter, const std::function<bool(Owner&)>& visit) const {
+  if (any_holder_against(waiter, visit)) return true;
+  for (Owner* ahead : nearest_ahead(waiter)) {
+    for (; ahead != nullptr; ahead = beside(*ahead)) {
+      if (visit(*ahead)) return true;
+    }
   }
   return false;
 }

@@ -195,6 +195,14 @@ struct Lock {
   /// Those that `waiter` waits for, until `visit` returns true; of waiters that wait for each
   /// other only the nearest, which leads to the rest.
   bool any_blocker(const Owner& waiter, const std::function<bool(Owner&)>& visit) const;
+  /// Of these, those that hold, conversions ahead of it included: the same for all new requests of
+  /// one share. May visit one twice.
+  bool any_holder_against(const Owner& waiter, const std::function<bool(Owner&)>& visit) const;
+  /// Of these, the new requests: the nearest of each queue, else null; beside() leads to the
+  /// others.
+  std::array<Owner*, kModeCount + 1> nearest_ahead(const Owner& waiter) const;
+  /// The next ahead of a new request in its queue for which it does not wait itself, or null.
+  Owner* beside(const Owner& waiter) const;
   Mode claimed() const { return claim != nullptr ? claim->mode : Mode::kNL; }
   bool asking() const { return claim != nullptr && claim->asking; }
   /// What this node needs towards others if `owner` (may be null) came to hold `want`.

@@ -340,7 +340,7 @@ LockErrc LockTable::resume(OwnerId id, std::string_view key, Client client) {
   owner->token = token;
   owner->before = {};
   graph_.held(client.pid);
-  quota.take(client.uid, Quota::kNames);  // Given by erase() just now; at most the owner changed.
+  quota.add(client.uid, Quota::kNames);  // It goes on: above a limit that is lower now as well.
   apply_options(*owner, request);
   note(Happening::Kind::kGranted, lock, owner->held, client).token = token;
   note_change(lock);

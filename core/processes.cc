@@ -88,20 +88,24 @@ uint64_t inode_of(int directory, const char* name) {
   return number<uint64_t>(field(info, "ino:"));
 }
 
-// How many different open file descriptions of an inode a process has.
-size_t descriptions_of(pid_t process, uint64_t inode) {
+// Has a process, among the descriptors looked at, so many different open descriptions of an inode?
+bool has_descriptions(pid_t process, uint64_t inode, size_t wanted) {
   std::vector<int> distinct;
   const std::unique_ptr<DIR, int (*)(DIR*)> dir(opendir(proc(process, "fd").c_str()), closedir);
-  if (!dir) return 0;
-  while (const dirent* entry = readdir(dir.get())) {
-    if (entry->d_name[0] == '.' || inode_of(dirfd(dir.get()), entry->d_name) != inode) continue;
+  int looks = ProcProcesses::kMostDescriptors;
+  while (dir && distinct.size() < wanted) {
+    const dirent* entry = readdir(dir.get());
+    if (entry == nullptr || looks == 0) return false;
+    if (entry->d_name[0] == '.') continue;
+    --looks;
+    if (inode_of(dirfd(dir.get()), entry->d_name) != inode) continue;
     const int fd = number<int>(entry->d_name);
     const bool known = std::any_of(distinct.begin(), distinct.end(), [&](int other) {
       return syscall(SYS_kcmp, process, process, KCMP_FILE, fd, other) == 0;
     });
     if (!known) distinct.push_back(fd);
   }
-  return distinct.size();
+  return distinct.size() >= wanted;
 }
 
 // "0::/libpod_parent/libpod-<64 hex>", ".../docker/<64 hex>", "/<id>": the last part that looks
@@ -158,7 +162,7 @@ bool ProcProcesses::sole_releaser(pid_t process, TimePoint since, uint64_t inode
   if (number<int>(field(status, "Threads:")) != 1) return false;
   // One clock tick of slack: stat rounds down.
   if (started(process) > since) return false;
-  return descriptions_of(process, inode) >= descriptions;
+  return has_descriptions(process, inode, descriptions);
 }
 
 bool ProcProcesses::may_signal(uid_t sender, pid_t process) {

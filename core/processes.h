@@ -27,7 +27,7 @@ class Processes {
   virtual pid_t process_of(pid_t tid) = 0;
   /// Is it certain that nothing but `process`, which waits, can release a lock of this inode
   /// that it took at `since`? It must have one thread, be older than `since`, and have at least
-  /// `descriptions` open descriptions of the inode.
+  /// `descriptions` open descriptions of the inode. Not certain when that takes long to find out.
   virtual bool sole_releaser(pid_t process, TimePoint since, uint64_t inode,
                              size_t descriptions) = 0;
   virtual ProcessInfo describe(pid_t tid) = 0;
@@ -45,6 +45,8 @@ class ProcProcesses final : public Processes {
   pid_t process_of(pid_t tid) override;
   bool sole_releaser(pid_t process, TimePoint since, uint64_t inode, size_t descriptions) override;
   ProcessInfo describe(pid_t tid) override;
+  /// sole_releaser() looks at so many descriptors of a process, the smallest, and at no others.
+  static constexpr int kMostDescriptors = 256;
   /// kill(2)'s rule: may a process of this user signal that one?
   bool may_signal(uid_t sender, pid_t process);
 };

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "core/wait_for_graph.h"
 
-#include <algorithm>
+#include <deque>
+#include <map>
+#include <set>
+#include <tuple>
 #include <unordered_set>
 #include <utility>
 
@@ -32,69 +35,137 @@ void WaitForGraph::waits_no_more(Owner& owner) {
   wait.same_prev = wait.same_next = nullptr;
 }
 
+pid_t WaitForGraph::releaser(const Owner& holder) {
+  if (holder.closed) return 0;  // It lingers.
+  if (holder.wait) return holder.wait->process;
+  return holder.process != 0 ? holder.process : holder.client.pid;
+}
+
+// A search for a way from a wait back to its own process, along which nobody can do anything but
+// wait. Ways are found first, the shortest before others, and then their processes are asked, for
+// that is dear.
+class WaitForGraph::Search {
+ public:
+  Search(const WaitForGraph& graph, Owner& start) : graph_(graph), start_(start) {}
+
+  bool finds_deadlock() {
+    while (find_way()) {
+      if (is_certain()) return true;
+    }
+    return false;
+  }
+
+ private:
+  /// How the search came to a wait, or back: from another one, which waits for what `holder`
+  /// holds; null: which is behind it in the queue.
+  struct Step {
+    Owner* from = nullptr;
+    Owner* holder = nullptr;
+  };
+
+  bool find_way();
+  void reach(Owner& waiter, Step step) {
+    if (reached_.try_emplace(&waiter, step).second) open_.push_back(&waiter);
+  }
+  bool come_to_holders(Owner& waiter);
+  bool come_to_holder(Owner& waiter, Owner& holder);
+  void come_to_those_ahead(Owner& waiter);
+  bool is_certain();
+  bool is_stuck(const Owner& holder);
+  bool spend_visit() { return visits_ != 0 && --visits_ != 0; }
+
+  const WaitForGraph& graph_;
+  Owner& start_;
+  size_t visits_ = kMostVisits;
+  size_t asks_ = kMostAsked;
+  std::map<std::pair<pid_t, const Lock*>, bool> stuck_;  ///< What is known of processes.
+  // Of one find_way().
+  std::unordered_map<const Owner*, Step> reached_;
+  std::deque<Owner*> open_;  ///< Of the reached, those to go on from.
+  std::set<std::tuple<const Lock*, Mode, uint32_t>> wanted_;  ///< Whose holders were visited.
+  std::unordered_set<const Owner*> passed_;                   ///< They, and those beside them.
+  std::unordered_set<pid_t> processes_;                       ///< Whose waits were reached.
+  Step last_;
+};
+
+bool WaitForGraph::Search::find_way() {
+  reached_.clear();
+  open_.clear();
+  wanted_.clear();
+  passed_.clear();
+  processes_.clear();
+  reach(start_, {});
+  while (!open_.empty() && visits_ != 0) {
+    Owner& waiter = *open_.front();
+    open_.pop_front();
+    if (come_to_holders(waiter)) return true;
+    come_to_those_ahead(waiter);
+  }
+  return false;
+}
+
+bool WaitForGraph::Search::come_to_holders(Owner& waiter) {
+  const Share want = waiter.wait->request.want;
+  const auto visited = std::make_tuple(waiter.lock, want.mode, want.slots);
+  if (!waiter.wait->converting && !wanted_.insert(visited).second) return false;
+  last_ = {};
+  waiter.lock->any_holder_against(
+      waiter, [&](Owner& holder) { return !spend_visit() || come_to_holder(waiter, holder); });
+  return last_.from != nullptr;
+}
+
+bool WaitForGraph::Search::come_to_holder(Owner& waiter, Owner& holder) {
+  const pid_t process = releaser(holder);
+  if (process == 0) return false;
+  const auto known = stuck_.find({process, holder.lock});
+  if (known != stuck_.end() && !known->second) return false;
+  if (process == start_.wait->process) {
+    last_ = {&waiter, &holder};
+    return true;
+  }
+  const auto waits = graph_.waiting_.find(process);
+  if (waits == graph_.waiting_.end() || !processes_.insert(process).second) return false;
+  for (Owner* at = waits->second; at != nullptr && spend_visit(); at = at->wait->same_prev) {
+    reach(*at, {&waiter, &holder});
+  }
+  return false;
+}
+
+void WaitForGraph::Search::come_to_those_ahead(Owner& waiter) {
+  for (Owner* ahead : waiter.lock->nearest_ahead(waiter)) {
+    while (ahead != nullptr && passed_.insert(ahead).second && spend_visit()) {
+      reach(*ahead, {&waiter, nullptr});
+      ahead = waiter.lock->beside(*ahead);
+    }
+  }
+}
+
+// Is each process on the way that was found stuck?
+bool WaitForGraph::Search::is_certain() {
+  for (Step step = last_; step.from != nullptr; step = reached_.at(step.from)) {
+    if (step.holder != nullptr && !is_stuck(*step.holder)) return false;
+  }
+  return true;
+}
+
+// Can the process that holds this do nothing about it?
+bool WaitForGraph::Search::is_stuck(const Owner& holder) {
+  const pid_t process = releaser(holder);
+  const auto [known, is_new] = stuck_.try_emplace({process, holder.lock}, false);
+  if (!is_new || asks_ == 0) return known->second;
+  --asks_;
+  // One descriptor is the lock's; start's is another one.
+  const size_t descriptions = process == start_.wait->process && holder.lock == start_.lock ? 2 : 1;
+  known->second =
+      graph_.processes_.sole_releaser(process, holder.since, holder.lock->inode(), descriptions);
+  return known->second;
+}
+
 bool WaitForGraph::deadlocked(Owner& owner) const {
   const pid_t process = owner.wait->process;
   // Nobody waits for a process that holds nothing. Single-threaded, so its thread is it.
   if (process == 0 || owner.wait->client.pid != process || !holds_.contains(process)) return false;
-  return search(owner, true);
-}
-
-// Can `process` do nothing about what `holder`, one of its owners, holds or waits for?
-bool WaitForGraph::stuck(pid_t process, const Owner& holder, size_t descriptions,
-                         bool certain) const {
-  if (!certain) return true;
-  return processes_.sole_releaser(process, holder.since, holder.lock->inode(), descriptions);
-}
-
-bool WaitForGraph::search(Owner& start, bool certain) const {
-  const pid_t origin = start.wait->process;
-  std::vector<Owner*> open = {&start};
-  std::unordered_set<const Owner*> seen = {&start};
-  bool found = false;
-  while (!open.empty() && !found) {
-    Owner& waiter = *open.back();
-    open.pop_back();
-    found = waiter.lock->any_blocker(waiter, [&](Owner& blocker) {
-      if (blocker.closed) return false;  // It lingers: time alone ends it.
-      if (!blocker.holding) {            // It is ahead in the queue: what keeps it keeps us.
-        if (seen.insert(&blocker).second) open.push_back(&blocker);
-        return false;
-      }
-      const pid_t process = blocker.wait           ? blocker.wait->process
-                            : blocker.process != 0 ? blocker.process
-                                                   : blocker.client.pid;
-      if (process == 0) return false;
-      if (process == origin) {
-        const size_t descriptions = blocker.lock == start.lock ? 2 : 1;
-        return stuck(process, blocker, descriptions, certain);
-      }
-      const auto waits_too = waiting_.find(process);
-      if (waits_too == waiting_.end() || !stuck(process, blocker, 1, certain)) return false;
-      for (Owner* at = waits_too->second; at != nullptr; at = at->wait->same_prev) {
-        if (seen.insert(at).second) open.push_back(at);
-      }
-      return false;
-    });
-  }
-  return found;
-}
-
-std::vector<WaitForGraph::Row> WaitForGraph::rows() const {
-  std::vector<Row> rows;
-  for (const auto& [process, last] : waiting_) {
-    for (Owner* owner = last; owner != nullptr; owner = owner->wait->same_prev) {
-      Row row{owner, {}, process != 0 && holds_.contains(process) && search(*owner, false)};
-      owner->lock->any_blocker(*owner, [&](Owner& blocker) {
-        row.blockers.push_back(&blocker);
-        return row.blockers.size() >= kMaxBlockers;
-      });
-      rows.push_back(std::move(row));
-    }
-  }
-  std::sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) {
-    return a.waiter->wait->sequence < b.waiter->wait->sequence;
-  });
-  return rows;
+  return Search(*this, owner).finds_deadlock();
 }
 
 }  // namespace lockfs

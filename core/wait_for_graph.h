@@ -24,8 +24,11 @@ class WaitForGraph {
   void waits(Owner& owner);  ///< owner.wait is set and queued.
   void waits_no_more(Owner& owner);
 
-  /// Would `owner`, which has just been queued, wait for itself for certain?
+  /// Would `owner`, which has just been queued, wait for itself for certain? False as well when
+  /// to find that out takes more than these:
   bool deadlocked(Owner& owner) const;
+  static constexpr size_t kMostVisits = 10000;  ///< Of holders and waiters, about a millisecond.
+  static constexpr size_t kMostAsked = 32;      ///< Of processes, about 0.1 ms each.
 
   struct Row {
     const Owner* waiter = nullptr;
@@ -36,8 +39,10 @@ class WaitForGraph {
   std::vector<Row> rows() const;  ///< Those who wait longest first.
 
  private:
-  bool search(Owner& start, bool certain) const;
-  bool stuck(pid_t process, const Owner& holder, size_t descriptions, bool certain) const;
+  class Search;
+  class Cycles;
+  /// Whose process alone may let go of what `holder` holds; 0: nobody's that is known, or time's.
+  static pid_t releaser(const Owner& holder);
 
   Processes& processes_;
   std::unordered_map<pid_t, uint32_t> holds_;

@@ -56,15 +56,14 @@ class WaitQueue {
     return false;
   }
 
-  /// As any(), but those before `place`, the nearest first.
-  template <typename Visit>
-  bool any_before(uint64_t place, Visit&& visit) const {
-    for (auto at = const_cast<WaitQueue*>(this)->find(place);
-         at != entries_.begin() + static_cast<ptrdiff_t>(head_);) {
+  /// The last before `place`, or null.
+  T* before(uint64_t place) const {
+    auto at = const_cast<WaitQueue*>(this)->find(place);
+    while (at != entries_.begin() + static_cast<ptrdiff_t>(head_)) {
       --at;
-      if (at->item != nullptr && visit(*at->item)) return true;
+      if (at->item != nullptr) return at->item;
     }
-    return false;
+    return nullptr;
   }
 
  private:

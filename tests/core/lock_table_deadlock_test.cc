@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Deadlocks over several locks, which the processes that wait make.
+#include <ctime>
+#include <random>
+
 #include "tests/core/table_world.h"
 
 namespace lockfs {
@@ -203,6 +206,119 @@ TEST_F(LockTableDeadlock, WaitsNamesAtMostSoManyBlockers) {
   waiter(Mode::kEX);
   ASSERT_EQ(table.waits().size(), 1U);
   EXPECT_EQ(table.waits().front().blockers.size(), WaitForGraph::kMaxBlockers);
+}
+
+class ManyHolders : public LockTableDeadlock {
+ protected:
+  /// "a" is held by so many in PR. Each waits for "b", and `waiters` more for "a".
+  void fill(int holders, int waiters) {
+    holder(Mode::kEX, pid(-2), "b");
+    for (int i = 0; i < holders; ++i) holder(Mode::kPR, pid(i));
+    for (int i = 0; i < holders; ++i) waiter(Mode::kEX, pid(i), "b");
+    for (int i = holders; i < holders + waiters; ++i) {
+      holder(Mode::kEX, pid(i), name(i));
+      waiter(Mode::kEX, pid(i));
+    }
+    holder(Mode::kEX, pid(-1), "mine");
+    processes.asked.clear();
+  }
+};
+
+TEST_F(ManyHolders, AreNotAskedForWhereThereIsNoCycle) {
+  fill(1000, 20);
+  EXPECT_EQ(ask(open(pid(-1)), Mode::kEX), std::nullopt);
+  EXPECT_EQ(processes.asked.size(), 0U);
+}
+
+TEST_F(ManyHolders, OnlyThoseOfTheCycleAreAskedFor) {
+  fill(1000, 20);
+  waiter(Mode::kEX, pid(-2), "mine");  // It holds b, for which all wait.
+  EXPECT_EQ(ask(open(pid(-1)), Mode::kEX), LockErrc::kDeadlock);
+  EXPECT_EQ(processes.asked.size(), 3U);
+}
+
+TEST_F(ManyHolders, OfCyclesThatMayEndOnlySomeAreAskedForAndEachProcessOnce) {
+  for (int i = 0; i < 100; ++i) processes.with_threads.insert(pid(i));
+  fill(100, 20);
+  waiter(Mode::kEX, pid(-2), "mine");
+  EXPECT_EQ(ask(open(pid(-1)), Mode::kEX), std::nullopt);
+  EXPECT_EQ(processes.asked.size(), WaitForGraph::kMostAsked);
+  std::set<pid_t> once;
+  for (const auto& asked : processes.asked) once.insert(asked.process);
+  EXPECT_EQ(once.size(), processes.asked.size());
+}
+
+TEST_F(ManyHolders, AfterSoManyVisitsTheSearchIsGivenUp) {
+  holder(Mode::kEX, pid(0), "mine");
+  for (size_t i = 0; i < WaitForGraph::kMostVisits; ++i) holder(Mode::kPR);
+  holder(Mode::kPR, pid(1));
+  waiter(Mode::kEX, pid(1), "mine");
+  EXPECT_EQ(ask(open(pid(0)), Mode::kEX), std::nullopt);
+}
+
+TEST_F(ManyHolders, WaitsLooksAtEachOnce) {
+  fill(1000, 300);
+  waiter(Mode::kEX, pid(-2), "mine");
+  const auto cpu = [] {
+    timespec time{};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+    return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+  };
+  const auto before = cpu();
+  const auto rows = table.waits();
+  EXPECT_LT(cpu() - before, std::chrono::milliseconds(50));
+  EXPECT_EQ(rows.size(), 1000U + 300U + 1U);
+  for (const auto& row : rows) EXPECT_FALSE(row.cycle);
+}
+
+/// Does a wait come back to its process, by looking at all? What waits() is to say.
+bool waits_for_itself(const Owner& start, const std::vector<const Owner*>& waiters) {
+  std::set<const Owner*> seen = {&start};
+  std::vector<const Owner*> open = {&start};
+  bool found = false;
+  while (!open.empty()) {
+    const Owner& waiter = *open.back();
+    open.pop_back();
+    waiter.lock->any_blocker(waiter, [&](Owner& blocker) {
+      const bool holds = blocker.holding && blocker.held.above_null();
+      const pid_t process = blocker.wait ? blocker.wait->process : blocker.client.pid;
+      found = found || (holds && process == start.wait->process);
+      for (const Owner* next : waiters) {
+        const bool follows = holds ? next->wait->process == process : next == &blocker;
+        if (follows && seen.insert(next).second) open.push_back(next);
+      }
+      return false;
+    });
+  }
+  return found;
+}
+
+TEST_F(LockTableDeadlock, WaitsMarksWhatALookAtAllMarks) {
+  for (int i = 0; i < 8; ++i) processes.with_threads.insert(pid(i));  // Nobody is refused.
+  std::mt19937_64 random(20261128);  // NOLINT: the same numbers each time.
+  std::vector<OwnerId> owners;
+  size_t cycles = 0;
+  for (int step = 0; step < 3000; ++step) {
+    if (owners.size() == 24) {
+      const size_t victim = random() % owners.size();
+      table.close(owners[victim]);
+      owners.erase(owners.begin() + static_cast<ptrdiff_t>(victim));
+      continue;
+    }
+    if (owners.empty() || random() % 4 != 0) {
+      const int who = static_cast<int>(random() % 8);
+      owners.push_back(open(pid(who), name(static_cast<int>(random() % 3))));
+    }
+    ask(owners[random() % owners.size()], kAllModes[random() % kAllModes.size()]);
+    const auto rows = table.waits();
+    std::vector<const Owner*> waiters;
+    for (const auto& row : rows) waiters.push_back(row.waiter);
+    for (const auto& row : rows) {
+      ASSERT_EQ(row.cycle, waits_for_itself(*row.waiter, waiters)) << "step " << step;
+      cycles += row.cycle ? 1 : 0;
+    }
+  }
+  EXPECT_GT(cycles, 100U);
 }
 
 }  // namespace

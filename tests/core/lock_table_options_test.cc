@@ -226,6 +226,21 @@ TEST_F(LockTableOptions, WhatWasResumedLingersAgainUnderANewKey) {
   EXPECT_EQ(table.resume(open(), second_key, {kNobody, 1000, 1000}), kOk);
 }
 
+TEST_F(LockTableOptions, ResumeCountsANameAlsoAboveALimitThatIsLowerNow) {
+  const OwnerId owner = lingerer(Mode::kEX, seconds(10), 1000);
+  const OwnerId other = open(kNobody, "other");
+  ASSERT_EQ(ask(other, Mode::kEX), kOk);
+  const std::string key = key_of(owner);
+  table.close(owner);
+  table.quota.limits = {1, 1, 1};
+  const OwnerId heir = open();
+  ASSERT_EQ(table.resume(heir, key, {kNobody, 1000, 1000}), kOk);
+  table.release(heir);
+  EXPECT_EQ(attempt(heir, Mode::kEX), LockErrc::kLimit) << "other is one";
+  table.close(other);
+  EXPECT_EQ(attempt(heir, Mode::kEX), kOk);
+}
+
 TEST_F(LockTableOptions, ResumeRefusesAForeignUserButNotRoot) {
   const OwnerId owner = lingerer(Mode::kEX, seconds(10), 1000);
   const std::string key = key_of(owner);

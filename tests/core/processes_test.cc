@@ -153,6 +153,23 @@ TEST(Processes, CountsDescriptionsAndNotDescriptors) {
   EXPECT_FALSE(processes.sole_releaser(twice.pid, later(), file.inode, 3));
 }
 
+TEST(Processes, LooksAtSoManyDescriptorsAndThenIsNotCertain) {
+  ProcProcesses processes;
+  const TempFile file;
+  const auto child_with = [&](int others) {
+    return Child(
+        [&] {
+          for (int i = 0; i < others; ++i) dup(0);
+          open(file.path, O_RDWR);
+        },
+        kSleep);
+  };
+  const Child few = child_with(ProcProcesses::kMostDescriptors / 2);
+  const Child many = child_with(ProcProcesses::kMostDescriptors);
+  EXPECT_TRUE(processes.sole_releaser(few.pid, later(), file.inode, 1));
+  EXPECT_FALSE(processes.sole_releaser(many.pid, later(), file.inode, 1));
+}
+
 TEST(Processes, AProcessThatHasTheFileNotOpenIsNotTheReleaser) {
   ProcProcesses processes;
   const TempFile file;

@@ -22,12 +22,13 @@ std::vector<int> all(const WaitQueue<int>& queue) {
   return out;
 }
 
+/// The values, which are their places, from the nearest before `place` to the first.
 std::vector<int> before(const WaitQueue<int>& queue, uint64_t place) {
   std::vector<int> out;
-  queue.any_before(place, [&](int value) {
-    out.push_back(value);
-    return false;
-  });
+  for (const int* at = queue.before(place); at != nullptr;
+       at = queue.before(static_cast<uint64_t>(*at))) {
+    out.push_back(*at);
+  }
   return out;
 }
 
@@ -58,13 +59,13 @@ TEST_F(WaitQueueTest, TakesItsFormerPlaceAgain) {
   EXPECT_EQ(*queue.front(), 1) << "before all that are left";
 }
 
-TEST_F(WaitQueueTest, VisitsThoseBeforeAPlaceTheNearestFirst) {
+TEST_F(WaitQueueTest, LeadsFromAPlaceToThoseBeforeIt) {
   for (const uint64_t place : {1, 2, 3, 5}) join(place);
   queue.erase(2);
   EXPECT_THAT(before(queue, 5), ElementsAre(3, 1));
   EXPECT_THAT(before(queue, 4), ElementsAre(3, 1));
   EXPECT_THAT(before(queue, 1), IsEmpty());
-  EXPECT_TRUE(queue.any_before(9, [](int value) { return value == 5; })) << "stops at the first";
+  EXPECT_EQ(*queue.before(9), 5) << "a place beyond all";
 }
 
 TEST_F(WaitQueueTest, IsAMapUnderRandomUse) {
