@@ -18,6 +18,7 @@
 #include "fs/fuse.h"
 #include "fs/handle.h"
 #include "fs/log_limit.h"
+#include "fs/name_list.h"
 #include "fs/node_table.h"
 #include "fs/options.h"
 #include "fs/picture.h"
@@ -124,8 +125,11 @@ class LockFs final : public LockObserver {
   using PosixKey = std::pair<const Lock*, uint64_t>;
   using TextDone = std::function<void(std::string)>;
   struct Directory {
-    uid_t uid = 0;  ///< Of its opener.
-    std::vector<std::pair<std::string, struct stat>> entries;
+    NodeId node = 0;
+    uid_t uid = 0;   ///< Of its opener.
+    NameList names;  ///< From the first read to the end; else none.
+    bool unread = false;
+    size_t end = 0;  ///< How many it had.
   };
 
   /// A command of .ctl: what it answers, or why not.
@@ -163,7 +167,6 @@ class LockFs final : public LockObserver {
   std::string explain(LockErrc result, const Owner& self, Share want, const Client& client);
 
   // lock_fs_names.cc
-  void drop_directory(uint64_t id);
   std::string xattr_value(const LockNode& node, std::string_view name, const Client& client,
                           const RemoteLock& remote, int& error);
   const Owner* owner_of(const LockNode& node, const Lock* lock, const Client& client);
@@ -176,8 +179,19 @@ class LockFs final : public LockObserver {
                     const Painter::Elsewhere& elsewhere);
   void unlink_lock(fuse_req_t req, uint32_t space, const std::string& name,
                    const RemoteLock& remote);
-  void add_locks(const Lockspace& space, const std::vector<RemoteLock>& remote, Directory& dir);
-  void reply_opendir(fuse_req_t req, Directory dir, fuse_file_info fi);
+
+  // lock_fs_directories.cc
+  void list_names(uint64_t id, const std::function<void(int error)>& done);
+  NameList names_in(NodeId node, const std::vector<RemoteLock>& remote);
+  static void add_locks(const Lockspace& space, const std::vector<RemoteLock>& remote,
+                        NameList& names);
+  int keep_names(Directory& dir, NameList names);
+  void drop_names(Directory& dir);
+  void drop_directory(uint64_t id);
+  void reply_names(fuse_req_t req, uint64_t id, size_t size, size_t from);
+  /// For what a user has begun to read: false when that is too much.
+  bool take_bytes(uid_t uid, size_t bytes);
+  void give_bytes(uid_t uid, size_t bytes);
 
   // lock_fs_locks.cc
   bool take_open(const Client& client);
@@ -205,6 +219,8 @@ class LockFs final : public LockObserver {
   void note_holder(OwnerId owner);
   void capture_processes();
   void make_text(HandleId id, fuse_req_t req, const TextDone& done);
+  bool keep_text(Handle& handle, std::string text, uint64_t at);
+  void drop_text(Handle& handle);
   void reply_text(fuse_req_t req, HandleId id, size_t size, uint64_t at);
   void notify(Handle& handle);
   void look_for_pollers();
@@ -268,6 +284,7 @@ class LockFs final : public LockObserver {
   Painter painter_;
   LogLimit log_limit_;
   Pidfds pidfds_;
+  SpareDescriptor spare_;  ///< To look whether a signal may be sent.
   EventStream events_;
   std::vector<EventReader> event_readers_;
   std::vector<HandleId> event_pollers_;
@@ -277,6 +294,7 @@ class LockFs final : public LockObserver {
   NodeTable nodes_;
   SlotMap<HandleId, Handle> handles_;
   SlotMap<uint64_t, Directory> directories_;
+  std::unordered_map<uid_t, size_t> kept_bytes_;  ///< Of texts and lists that are being read.
   std::unordered_map<OwnerId, std::deque<Parked>> parked_;
   std::unordered_map<fuse_req_t, OwnerId> parked_requests_;
   std::unordered_map<OwnerId, LockErrc> early_;  ///< Answers that came before ask() was done.
@@ -301,6 +319,8 @@ Client client_of(fuse_req_t req);
 /// The same with its groups, for which /proc is read: while the request is not answered.
 Reader reader_of(fuse_req_t req);
 
+inline constexpr std::string_view kInfoDirName = ".lockfs";
+inline constexpr std::string_view kControlName = ".ctl";
 inline constexpr std::string_view kEventsName = "events";
 /// The names of the files in .lockfs, in the order of their node ids.
 const std::vector<std::string>& info_files();

@@ -47,7 +47,10 @@ void LockFs::lost(OwnerId owner, std::string_view why) {
 void LockFs::signal_holder(const Handle& handle) {
   const pid_t process = handle.onlost_to->process();
   // kill(2)'s own rule, as if the holder had sent it: it may have become another user since.
-  if (!processes_.may_signal(handle.onlost_uid, process)) {
+  spare_.give();
+  const bool allowed = processes_.may_signal(handle.onlost_uid, process);
+  spare_.take();
+  if (!allowed) {
     if (!log_limit_.admits(handle.onlost_uid, "onlost signals not sent")) return;
     spdlog::warn("onlost signal {} to pid {} not sent for uid {}: kill(2) would not allow it",
                  handle.onlost, process, handle.onlost_uid);

@@ -12,19 +12,6 @@
 #include "fs/lock_fs.h"
 
 namespace lockfs {
-namespace {
-
-constexpr std::string_view kInfoDirName = ".lockfs";
-constexpr std::string_view kControlName = ".ctl";
-constexpr size_t kLongestName = 255;  // Of a file, whatever a lock elsewhere is called.
-
-// Others may lock by names that no file can have; the kernel takes one such for a broken directory.
-bool names_file(std::string_view name) {
-  return !name.empty() && name.size() <= kLongestName && name != "." && name != ".." &&
-         name != kControlName && name.find('\0') == std::string_view::npos;
-}
-
-}  // namespace
 
 const std::vector<std::string>& info_files() {
   static const std::vector<std::string> names = {
@@ -230,88 +217,6 @@ void LockFs::unlink_lock(fuse_req_t req, uint32_t space_id, const std::string& n
     return void(fuse_reply_err(req, EPERM));
   }
   table_.unpin(*space, name, [req](LockErrc result) { fuse_reply_err(req, to_errno(result)); });
-}
-
-void LockFs::opendir(fuse_req_t req, NodeId node, fuse_file_info* fi) {
-  Directory dir;
-  dir.uid = fuse_req_ctx(req)->uid;
-  const auto add = [&](std::string_view name, NodeId id) {
-    struct stat attr {};
-    if (attributes(id, attr)) dir.entries.emplace_back(name, attr);
-  };
-  add(".", node);
-  add("..", NodeTable::kRoot);
-  const NodeKind kind = NodeTable::kind(node);
-  if (kind == NodeKind::kRoot) {
-    add(kInfoDirName, NodeTable::kInfoDir);
-    for (const auto& [id, space] : table_.lockspaces()) add(space->name, NodeTable::lockspace(id));
-  } else if (kind == NodeKind::kInfoDir) {
-    NodeId id = NodeTable::kFirstInfoFile;
-    for (const std::string& name : info_files()) add(name, id++);
-  } else if (Lockspace* space = table_.find_lockspace(NodeTable::space(node))) {
-    add(kControlName, NodeTable::control(space->id));
-    return table_.look_all(*space, [this, req, dir = std::move(dir), fi = *fi, id = space->id](
-                                       LockErrc /*result*/, const std::vector<RemoteLock>& remote) {
-      Directory all = dir;
-      const Lockspace* seen = table_.find_lockspace(id);
-      if (seen != nullptr) add_locks(*seen, remote, all);
-      reply_opendir(req, std::move(all), fi);
-    });
-  } else {
-    return void(fuse_reply_err(req, ENOENT));
-  }
-  reply_opendir(req, std::move(dir), *fi);
-}
-
-void LockFs::add_locks(const Lockspace& space, const std::vector<RemoteLock>& remote,
-                       Directory& dir) {
-  const auto add = [&](const std::string& name, const Lock* lock) {
-    const std::string file = file_name(name);
-    if (!names_file(file) || name.size() > space.backend->traits().max_name_bytes) return;
-    dir.entries.emplace_back(file, lock_attributes(space, name, lock));
-  };
-  for (const auto& [name, lock] : space.locks) {
-    if (lock.visible()) add(name, &lock);
-  }
-  for (const RemoteLock& lock : remote) {
-    const auto local = space.locks.find(lock.name);
-    if (!lock.held() || (local != space.locks.end() && local->second.visible())) continue;
-    add(lock.name, nullptr);
-  }
-}
-
-void LockFs::reply_opendir(fuse_req_t req, Directory dir, fuse_file_info fi_value) {
-  fuse_file_info* fi = &fi_value;
-  if (!take_open(client_of(req))) return void(fuse_reply_err(req, ENOLCK));
-  fi->fh = directories_.emplace(std::move(dir)).first;
-  if (fuse_reply_open(req, fi) != 0) drop_directory(fi->fh);
-}
-
-void LockFs::drop_directory(uint64_t id) {
-  const Directory* dir = directories_.find(id);
-  if (dir == nullptr) return;
-  table_.quota.give(dir->uid, Quota::kOpens);
-  directories_.erase(id);
-}
-
-void LockFs::readdir(fuse_req_t req, size_t size, off_t offset, const fuse_file_info* fi) {
-  const Directory* dir = directories_.find(fi->fh);
-  if (dir == nullptr) return void(fuse_reply_err(req, EBADF));
-  std::vector<char> buffer(size);
-  size_t used = 0;
-  for (auto i = static_cast<size_t>(offset); i < dir->entries.size(); ++i) {
-    const auto& [name, attr] = dir->entries[i];
-    const size_t needed = fuse_add_direntry(req, buffer.data() + used, size - used, name.c_str(),
-                                            &attr, static_cast<off_t>(i + 1));
-    if (needed > size - used) break;
-    used += needed;
-  }
-  fuse_reply_buf(req, buffer.data(), used);
-}
-
-void LockFs::releasedir(fuse_req_t req, const fuse_file_info* fi) {
-  drop_directory(fi->fh);
-  fuse_reply_err(req, 0);
 }
 
 }  // namespace lockfs

@@ -60,6 +60,7 @@ void LockFs::drop_handle(HandleId id) {
     std::erase(event_pollers_, id);
   }
   if (handle.poll != nullptr) fuse_pollhandle_destroy(handle.poll);
+  drop_text(handle);
   table_.quota.give(handle.opener.uid, Quota::kOpens);
   handles_.erase(id);
 }

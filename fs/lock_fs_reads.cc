@@ -59,9 +59,29 @@ void LockFs::read(fuse_req_t req, size_t size, off_t offset, const fuse_file_inf
   const Cursor& cursor = handle->cursor;
   if (!cursor.fresh && offset != 0 && at >= cursor.base) return reply_text(req, id, size, at);
   make_text(id, req, [=, this](std::string text) {
-    if (Handle* read = handles_.find(id)) read->cursor = {std::move(text), at, false};
+    Handle* read = handles_.find(id);
+    if (read != nullptr && !keep_text(*read, std::move(text), at)) {
+      return void(fuse_reply_err(req, ENOLCK));
+    }
     reply_text(req, id, size, at);
   });
+}
+
+// False where its opener has too much of it. A lock's picture is small, and its length is needed
+// for as long as it is open.
+bool LockFs::keep_text(Handle& handle, std::string text, uint64_t at) {
+  drop_text(handle);
+  const bool counts = NodeTable::kind(handle.node) == NodeKind::kInfoFile;
+  if (counts && !take_bytes(handle.opener.uid, text.size())) return false;
+  handle.cursor = {std::move(text), at, false};
+  return true;
+}
+
+void LockFs::drop_text(Handle& handle) {
+  if (NodeTable::kind(handle.node) == NodeKind::kInfoFile) {
+    give_bytes(handle.opener.uid, handle.cursor.text.size());
+  }
+  handle.cursor = {};
 }
 
 void LockFs::reply_text(fuse_req_t req, HandleId id, size_t size, uint64_t at) {
@@ -70,8 +90,10 @@ void LockFs::reply_text(fuse_req_t req, HandleId id, size_t size, uint64_t at) {
   Cursor& cursor = handle->cursor;
   const size_t start = std::min(static_cast<size_t>(at - cursor.base), cursor.text.size());
   const size_t count = std::min(size, cursor.text.size() - start);
-  if (count == 0) cursor.fresh = true;
   fuse_reply_buf(req, cursor.text.data() + start, count);
+  if (count != 0) return;
+  cursor.fresh = true;
+  if (NodeTable::kind(handle->node) == NodeKind::kInfoFile) drop_text(*handle);
 }
 
 void LockFs::poll(fuse_req_t req, const fuse_file_info* fi, fuse_pollhandle* ph) {
