@@ -27,7 +27,7 @@ class WaitForGraph {
   /// Would `owner`, which has just been queued, wait for itself for certain? False as well when
   /// to find that out takes more than these:
   bool deadlocked(Owner& owner) const;
-  static constexpr size_t kMostVisits = 10000;  ///< Of holders and waiters, about a millisecond.
+  static constexpr size_t kMostVisits = 10000;  ///< Of holders and waiters, 2 ms.
   static constexpr size_t kMostAsked = 32;      ///< Of processes, about 0.1 ms each.
 
   struct Row {
