@@ -110,6 +110,7 @@ int LockFs::keep_names(Directory& dir, NameList names) {
 void LockFs::drop_names(Directory& dir) {
   give_bytes(dir.uid, dir.names.bytes());
   dir.names = {};
+  dir.names.pack();  // A string that is assigned an empty one keeps its room.
 }
 
 void LockFs::drop_directory(uint64_t id) {

@@ -82,6 +82,7 @@ void LockFs::drop_text(Handle& handle) {
     give_bytes(handle.opener.uid, handle.cursor.text.size());
   }
   handle.cursor = {};
+  handle.cursor.text.shrink_to_fit();  // A string that is assigned an empty one keeps its room.
 }
 
 void LockFs::reply_text(fuse_req_t req, HandleId id, size_t size, uint64_t at) {
