@@ -27,8 +27,8 @@ int fail(int status, const std::string& words) {
 std::shared_ptr<CLI::App> serve_app() {
   auto app = std::make_shared<CLI::App>("serve elock's protocol, in the foreground", "serve");
   app->add_option("URL",
-                  "elock://[HOST][:PORT][?clients=N,idle=DUR,line=N,locks=N]; without HOST on the "
-                  "loopback only")
+                  "elock://[HOST][:PORT][?OPTIONS]; without HOST on the loopback only; OPTIONS are "
+                  "clients=N, idle=DUR, line=N, locks=N")
       ->required();
   return app;
 }
