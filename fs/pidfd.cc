@@ -28,7 +28,7 @@ std::shared_ptr<const Pidfd> Pidfds::of(pid_t process) {
     purge_at_ = 2 * known_.size() + 64;
   }
   const auto known = known_.find(process);
-  const auto kept = known != known_.end() ? known->second.lock() : nullptr;
+  auto kept = known != known_.end() ? known->second.lock() : nullptr;
   if (kept != nullptr && kept->signal(0)) return kept;  // Else its number may be another's now.
   const int fd = static_cast<int>(syscall(SYS_pidfd_open, process, 0));
   if (fd < 0) return nullptr;
