@@ -35,8 +35,10 @@ def contract(world):
 
 def mounts_on_this_kernel(world):
     """What a mount promises, on Debian's kernel, which is older than the one that built it."""
+    # Emulated it is too slow for those with many thousands of anything, or with a tenth of a second.
+    slow = "*Stress*:Directories.*:HungLockspace.KeepsNoOther*:Deadlocks.*AThousandTimes*"
     version = world[ONLY].sh("uname -r")[1].strip()
-    return f"{version}: " + gtest(world, "fs_tests", "-*Stress*", 300)
+    return f"{version}: " + gtest(world, "fs_tests", "-" + slow, 300)
 
 
 def plain(world, arguments):
