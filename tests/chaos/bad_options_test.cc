@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <fstream>
 
 #include "fs/options.h"
@@ -93,11 +94,25 @@ TEST(BadCommandLine, EndsTheProgramWithStatus2) {
   }
 }
 
+// A mountpoint of the test's own: at one place only one lockfs may begin at a time.
+class Place {
+ public:
+  Place() { EXPECT_NE(mkdtemp(path_.data()), nullptr); }
+  ~Place() { rmdir(path_.c_str()); }
+  Place(const Place&) = delete;
+  Place& operator=(const Place&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_ = "/tmp/lockfs-bad-XXXXXX";
+};
+
 TEST(BadCommandLine, AnOptionThatNobodyKnowsIsNamedWithStatus2) {
+  const Place place;
   for (const Words& lead : {Words{"-f"}, Words{}}) {
     for (const std::string option : {"nonsense", "nonsense=1", "capacit=5"}) {
       Words words = lead;
-      words.insert(words.end(), {"-o", option, "/tmp"});
+      words.insert(words.end(), {"-o", option, place.path()});
       const auto [status, output] = run_lockfs(words);
       EXPECT_EQ(status, 2) << option << ": " << output;
       EXPECT_THAT(output, HasSubstr(option));
@@ -106,10 +121,11 @@ TEST(BadCommandLine, AnOptionThatNobodyKnowsIsNamedWithStatus2) {
 }
 
 TEST(BadCommandLine, IsCheckedAsTheMountWouldRefuseIt) {
+  const Place place;
   for (const std::string option : {"capacitty=3,allow_othr", "allow_othr", "max_read", "colour"}) {
-    const auto [status, output] = run_lockfs({"--check-config", "-o", option, "/tmp"});
+    const auto [status, output] = run_lockfs({"--check-config", "-o", option, place.path()});
     EXPECT_EQ(status, 2) << option;
-    EXPECT_EQ(output, run_lockfs({"-f", "-o", option, "/tmp"}).second);
+    EXPECT_EQ(output, run_lockfs({"-f", "-o", option, place.path()}).second);
   }
   const auto [status, output] = run_lockfs({"--check-config", "-o", "ro,capacity=3,max_read=4096"});
   EXPECT_EQ(status, 0) << output;
