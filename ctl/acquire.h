@@ -6,7 +6,7 @@
 #include <string>
 
 #include "ctl/lock_path.h"
-#include "ctl/open_file.h"
+#include "system/open_file.h"
 
 namespace lockfs::ctl {
 

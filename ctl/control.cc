@@ -12,9 +12,9 @@
 
 #include "ctl/failure.h"
 #include "ctl/lock_path.h"
-#include "ctl/open_file.h"
 #include "ctl/picture.h"
 #include "ctl/words.h"
+#include "system/open_file.h"
 
 namespace lockfs::ctl {
 namespace {

@@ -13,9 +13,9 @@
 
 #include "ctl/failure.h"
 #include "ctl/lock_path.h"
-#include "ctl/open_file.h"
 #include "ctl/output.h"
 #include "ctl/process.h"
+#include "system/open_file.h"
 
 namespace lockfs::ctl {
 namespace {

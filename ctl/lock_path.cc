@@ -11,6 +11,13 @@
 #include "ctl/words.h"
 
 namespace lockfs::ctl {
+namespace {
+
+bool is_path(const std::string& name) {
+  return name.starts_with("/") || name.starts_with("./") || name.starts_with("../");
+}
+
+}  // namespace
 
 std::string LockPath::shown() const { return printable(name()); }
 
@@ -41,7 +48,7 @@ std::string lock_name(const std::string& file) {
 }
 
 std::string with_real_directory(const std::string& name) {
-  if (!name.starts_with("/") && !name.starts_with("./") && !name.starts_with("../")) return name;
+  if (!is_path(name)) return name;
   const size_t slash = name.rfind('/');
   std::array<char, PATH_MAX> real{};
   const std::string directory = slash == 0 ? "/" : name.substr(0, slash);
@@ -57,12 +64,11 @@ bool is_file_name(const std::string& name) {
 
 LockPath parse_lock_path(const MountPoint& mount, const std::string& name) {
   std::string rest = name;
-  const bool is_path = name.starts_with("/") || name.starts_with("./") || name.starts_with("../");
   if (rest.starts_with(mount.path + "/")) {
     rest.erase(0, mount.path.size() + 1);
   } else if (name == mount.path) {
     rest.clear();
-  } else if (is_path) {
+  } else if (is_path(name)) {
     throw Failure(ExitCode::kUsage, fmt::format("{} is not below {}, where lockfs is mounted",
                                                 printable(name), printable(mount.path)));
   }
@@ -70,7 +76,7 @@ LockPath parse_lock_path(const MountPoint& mount, const std::string& name) {
   const size_t slash = rest.find('/');
   if (slash != std::string::npos) lock.lockspace = rest.substr(0, slash);
   lock.file = slash == std::string::npos ? rest : rest.substr(slash + 1);
-  const bool is_lockspace = is_path && slash == std::string::npos;
+  const bool is_lockspace = is_path(name) && slash == std::string::npos;
   if (is_lockspace || !is_file_name(lock.lockspace) || !is_file_name(lock.file)) {
     throw Failure(ExitCode::kUsage,
                   fmt::format("'{}' does not name a lock; say NAME, LOCKSPACE/NAME or {}/LOCKSPACE/"

@@ -14,33 +14,18 @@
 #include <cstring>
 #include <filesystem>
 #include <set>
-#include <sstream>
 
 #include "ctl/failure.h"
-#include "ctl/open_file.h"
 #include "ctl/process.h"
 #include "ctl/words.h"
+#include "system/mountinfo.h"
+#include "system/open_file.h"
 
 namespace lockfs::ctl {
 namespace {
 
 constexpr auto kHowToMount =
     "mount one, for example: lockfs memory: /mnt/locks; in a container, bind the host's into it";
-
-// mountinfo writes spaces and the like as "\040".
-std::string unescaped(const std::string& text) {
-  std::string out;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const std::string digits = text.substr(i, 1) == "\\" ? text.substr(i + 1, 3) : "";
-    if (digits.size() == 3 && digits.find_first_not_of("01234567") == std::string::npos) {
-      out += static_cast<char>(std::strtoul(digits.c_str(), nullptr, 8));
-      i += 3;
-    } else {
-      out += text[i];
-    }
-  }
-  return out;
-}
 
 std::string absolute(const std::string& path) {
   std::array<char, PATH_MAX> real{};
@@ -100,22 +85,12 @@ MountPoint wanted_mount(const std::vector<MountPoint>& mounts, const std::string
 // Parts of one, too.
 std::vector<MountPoint> all_in(std::string_view mountinfo) {
   std::vector<MountPoint> mounts;
-  std::istringstream lines{std::string(mountinfo)};
-  for (std::string line; std::getline(lines, line);) {
-    const size_t dash = line.find(" - ");
-    if (dash == std::string::npos) continue;
-    std::istringstream before(line.substr(0, dash));
-    std::istringstream behind(line.substr(dash + 3));
-    std::string parent;
-    std::string type;
-    MountPoint mount;
-    before >> mount.id >> parent >> mount.device >> mount.root >> mount.path;
-    behind >> type >> mount.source;
-    mount.path = unescaped(mount.path);
-    mount.source = unescaped(mount.source);
+  for (const MountEntry& entry : mounts_of(mountinfo)) {
     // What is mounted over another is what its path shows; the kernel lists it later.
-    std::erase_if(mounts, [&](const MountPoint& other) { return other.path == mount.path; });
-    if (type == "fuse.lockfs") mounts.push_back(mount);
+    std::erase_if(mounts, [&](const MountPoint& other) { return other.path == entry.place; });
+    if (entry.type != "fuse.lockfs") continue;
+    mounts.push_back(
+        {entry.place, entry.source, entry.device, entry.root, std::atoi(entry.id.c_str())});
   }
   return mounts;
 }

@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "ctl/open_file.h"
+#include "system/open_file.h"
 
 namespace lockfs::ctl {
 

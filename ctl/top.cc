@@ -16,11 +16,11 @@
 #include <optional>
 
 #include "ctl/failure.h"
-#include "ctl/open_file.h"
 #include "ctl/picture.h"
 #include "ctl/question.h"
 #include "ctl/top_rows.h"
 #include "ctl/words.h"
+#include "system/open_file.h"
 
 namespace lockfs::ctl {
 namespace {

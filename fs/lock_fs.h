@@ -22,6 +22,8 @@
 #include "fs/node_table.h"
 #include "fs/options.h"
 #include "fs/picture.h"
+#include "fs/pidfd.h"
+#include "system/spare_descriptor.h"
 
 namespace lockfs {
 

@@ -18,18 +18,13 @@ namespace {
 // A descriptor of a place without its filesystem: nobody is asked for it.
 class PlaceFd {
  public:
-  explicit PlaceFd(const std::string& path) : fd_(open(path.c_str(), O_PATH | O_CLOEXEC)) {}
-  ~PlaceFd() {
-    if (fd_ >= 0) close(fd_);
-  }
-  PlaceFd(const PlaceFd&) = delete;
-  PlaceFd& operator=(const PlaceFd&) = delete;
+  explicit PlaceFd(const std::string& path) : file_(open(path.c_str(), O_PATH | O_CLOEXEC)) {}
 
   /// The same place, whatever is mounted over it meanwhile.
-  std::string path() const { return "/proc/self/fd/" + std::to_string(fd_); }
+  std::string path() const { return "/proc/self/fd/" + std::to_string(file_.get()); }
   /// The id of the mount that it is on; empty if nobody can tell.
   std::string mount_id() const {
-    std::ifstream info("/proc/self/fdinfo/" + std::to_string(fd_));
+    std::ifstream info("/proc/self/fdinfo/" + std::to_string(file_.get()));
     for (std::string key, value; info >> key >> value;) {
       if (key == "mnt_id:") return value;
     }
@@ -37,7 +32,7 @@ class PlaceFd {
   }
 
  private:
-  int fd_;
+  OpenFile file_;
 };
 
 std::string text_of(const std::string& path) {
@@ -45,25 +40,6 @@ std::string text_of(const std::string& path) {
   std::stringstream text;
   text << file.rdbuf();
   return text.str();
-}
-
-bool is_octal(std::string_view digits) {
-  return digits.size() == 3 && digits.find_first_not_of("01234567") == std::string_view::npos;
-}
-
-// mountinfo writes blanks, and what else would end a word, as "\040".
-std::string unescaped(std::string_view word) {
-  std::string out;
-  for (size_t i = 0; i < word.size(); ++i) {
-    const std::string_view digits = word.substr(i + 1, 3);
-    if (word[i] == '\\' && is_octal(digits)) {
-      out += static_cast<char>(std::stoi(std::string(digits), nullptr, 8));
-      i += 3;
-    } else {
-      out += word[i];
-    }
-  }
-  return out;
 }
 
 std::optional<MountEntry> mount_at(const PlaceFd& place) {
@@ -88,21 +64,8 @@ std::optional<std::string> refusal_at(const std::string& path,
 }  // namespace
 
 std::optional<MountEntry> mount_with_id(std::string_view mountinfo, std::string_view id) {
-  std::istringstream lines{std::string(mountinfo)};
-  for (std::string line; std::getline(lines, line);) {
-    const size_t dash = line.find(" - ");
-    if (dash == std::string::npos) continue;
-    std::istringstream before(line.substr(0, dash));
-    std::istringstream behind(line.substr(dash + 3));
-    std::string own;
-    std::string skipped;
-    MountEntry mount;
-    before >> own >> skipped >> mount.device >> skipped >> mount.place;
-    if (own != id) continue;
-    behind >> mount.type >> mount.source;
-    mount.place = unescaped(mount.place);
-    mount.source = unescaped(mount.source);
-    return mount;
+  for (MountEntry& mount : mounts_of(mountinfo)) {
+    if (mount.id == id) return std::move(mount);
   }
   return std::nullopt;
 }
@@ -114,7 +77,7 @@ tl::expected<MountTurn, std::string> MountTurn::take(const std::string& place) {
   if (auto refusal = refusal_at(place, mount_at(before))) return tl::make_unexpected(*refusal);
   // By its own path it would be a lockfs that was mounted just now, and its daemon asked.
   MountTurn turn(open(before.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (turn.directory_ >= 0 && flock(turn.directory_, LOCK_EX | LOCK_NB) != 0 &&
+  if (turn.directory_ && flock(turn.directory_.get(), LOCK_EX | LOCK_NB) != 0 &&
       errno == EWOULDBLOCK) {
     return tl::make_unexpected(
         place +
@@ -125,18 +88,10 @@ tl::expected<MountTurn, std::string> MountTurn::take(const std::string& place) {
   return turn;
 }
 
-MountTurn::MountTurn(MountTurn&& other) noexcept
-    : directory_(std::exchange(other.directory_, -1)) {}
-
-MountTurn& MountTurn::operator=(MountTurn&& other) noexcept {
-  std::swap(directory_, other.directory_);
-  return *this;
-}
-
 void MountTurn::end() {
-  if (directory_ < 0) return;
-  flock(directory_, LOCK_UN);
-  close(std::exchange(directory_, -1));
+  if (!directory_) return;
+  flock(directory_.get(), LOCK_UN);
+  directory_ = OpenFile();
 }
 
 }  // namespace lockfs

@@ -5,15 +5,10 @@
 #include <string_view>
 #include <tl/expected.hpp>
 
-namespace lockfs {
+#include "system/mountinfo.h"
+#include "system/open_file.h"
 
-/// A mount, as /proc/self/mountinfo has it.
-struct MountEntry {
-  std::string device;  ///< "0:53"; of a FUSE mount the second is its connection's number.
-  std::string place;
-  std::string type;  ///< "fuse.lockfs"
-  std::string source;
-};
+namespace lockfs {
 
 /// The mount with this id in the text of a mountinfo; nullopt if it has none.
 std::optional<MountEntry> mount_with_id(std::string_view mountinfo, std::string_view id);
@@ -32,15 +27,15 @@ class MountTurn {
   /// For a place that no path names: there is nothing to take.
   MountTurn() = default;
   ~MountTurn() { end(); }
-  MountTurn(MountTurn&& other) noexcept;
-  MountTurn& operator=(MountTurn&& other) noexcept;
+  MountTurn(MountTurn&& other) noexcept = default;
+  MountTurn& operator=(MountTurn&& other) noexcept = default;
 
   /// The mount answers, and tells of itself: ends it, in the processes that were forked as well.
   void end();
 
  private:
   explicit MountTurn(int directory) : directory_(directory) {}
-  int directory_ = -1;  ///< flock()ed for as long as the turn lasts.
+  OpenFile directory_;  ///< flock()ed for as long as the turn lasts.
 };
 
 }  // namespace lockfs

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "fs/pidfd.h"
 
-#include <fcntl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -11,15 +10,6 @@ Pidfd::~Pidfd() { close(fd_); }
 
 bool Pidfd::signal(int number) const {
   return syscall(SYS_pidfd_send_signal, fd_, number, nullptr, 0) == 0;
-}
-
-void SpareDescriptor::give() {
-  if (fd_ >= 0) close(fd_);
-  fd_ = -1;
-}
-
-void SpareDescriptor::take() {
-  if (fd_ < 0) fd_ = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
 std::shared_ptr<const Pidfd> Pidfds::of(pid_t process) {

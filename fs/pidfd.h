@@ -23,20 +23,6 @@ class Pidfd {
   pid_t process_;
 };
 
-/// A descriptor that is kept for a moment when there is no other.
-class SpareDescriptor {
- public:
-  SpareDescriptor() { take(); }
-  ~SpareDescriptor() { give(); }
-  SpareDescriptor(const SpareDescriptor&) = delete;
-  SpareDescriptor& operator=(const SpareDescriptor&) = delete;
-  void give();
-  void take();
-
- private:
-  int fd_ = -1;
-};
-
 /// One Pidfd for each process, shared by all who keep it. On the loop thread only.
 class Pidfds {
  public:

@@ -38,11 +38,11 @@ bool is_of_writing(int error) {
 }
 
 // As openat(2), waiting for nobody: not for the other end of a FIFO, not long for a lease.
-Descriptor open_at(const Descriptor& folder, const std::string& name, int flags, mode_t mode) {
+OpenFile open_at(const OpenFile& folder, const std::string& name, int flags, mode_t mode) {
   for (int i = 0; true; ++i) {
     const int fd = openat(folder.get(), name.c_str(),
                           flags | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, mode);
-    if (fd >= 0 || errno != EWOULDBLOCK || i == kLeaseTries) return Descriptor(fd);
+    if (fd >= 0 || errno != EWOULDBLOCK || i == kLeaseTries) return OpenFile(fd);
     std::this_thread::sleep_for(kLeasePause);
   }
 }
@@ -55,10 +55,6 @@ bool is_lock(int fd, bool write) {
 }
 
 }  // namespace
-
-Descriptor::~Descriptor() {
-  if (fd_ >= 0) close(fd_);
-}
 
 LockDirectory::LockDirectory(std::string path, std::function<void()> reach_changed)
     : path_(std::move(path)), reach_changed_(std::move(reach_changed)) {
@@ -114,17 +110,17 @@ void LockDirectory::meet(const std::string& path, int fd) {
   grace_until_ = Clock::now() + kGrace;
 }
 
-tl::expected<Descriptor, LockErrc> LockDirectory::folder_of(const std::string& file, bool make) {
-  Descriptor top(::open(path_.c_str(), kFolder));
+tl::expected<OpenFile, LockErrc> LockDirectory::folder_of(const std::string& file, bool make) {
+  OpenFile top(::open(path_.c_str(), kFolder));
   if (!top) {
     const int error = errno;
     return tl::make_unexpected(out_of_reach(path_ + ": " + std::strerror(error), error));
   }
   const std::string name = file.substr(0, file.find('/'));
   const auto open_it = [&] {
-    return Descriptor(openat(top.get(), name.c_str(), kFolder | O_NOFOLLOW));
+    return OpenFile(openat(top.get(), name.c_str(), kFolder | O_NOFOLLOW));
   };
-  Descriptor folder = open_it();
+  OpenFile folder = open_it();
   if (!folder && errno == ENOENT && make) {
     const bool made = mkdirat(top.get(), name.c_str(), mode_) == 0 || errno == EEXIST;
     if (made) folder = open_it();
@@ -144,13 +140,13 @@ tl::expected<Descriptor, LockErrc> LockDirectory::folder_of(const std::string& f
       out_of_reach(path_of(name) + ": it is no directory, or a link to one"));
 }
 
-tl::expected<Descriptor, LockErrc> LockDirectory::open(const std::string& file, For what) {
+tl::expected<OpenFile, LockErrc> LockDirectory::open(const std::string& file, For what) {
   const bool make = what == For::kMaking;
   const bool write = what != For::kLooking;
   const auto folder = folder_of(file, make);
   if (!folder) return tl::make_unexpected(folder.error());
   const int flags = (write ? O_RDWR : O_RDONLY) | (make ? O_CREAT : 0);
-  Descriptor fd = open_at(*folder, file.substr(file.find('/') + 1), flags, mode_ & 0666);
+  OpenFile fd = open_at(*folder, file.substr(file.find('/') + 1), flags, mode_ & 0666);
   if (!fd) return refuse(file, errno, make);
   in_reach(false);
   if (is_lock(fd.get(), write)) return fd;
@@ -164,7 +160,7 @@ tl::expected<std::vector<std::string>, LockErrc> LockDirectory::files(
   const auto folder = folder_of(name, false);
   if (!folder && folder.error() == LockErrc::kNotFound) return out;
   if (!folder) return tl::make_unexpected(folder.error());
-  Descriptor fd(openat(folder->get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  OpenFile fd(openat(folder->get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   const std::unique_ptr<DIR, int (*)(DIR*)> listing(fd ? fdopendir(fd.get()) : nullptr, closedir);
   if (listing != nullptr) {
     fd.release();

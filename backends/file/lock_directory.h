@@ -12,26 +12,9 @@
 #include <vector>
 
 #include "core/lock_errc.h"
+#include "system/open_file.h"
 
 namespace lockfs {
-
-/// A file descriptor, closed at the end; -1: none.
-class Descriptor {
- public:
-  explicit Descriptor(int fd = -1) : fd_(fd) {}
-  ~Descriptor();
-  Descriptor(Descriptor&& other) noexcept : fd_(other.release()) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-  explicit operator bool() const { return fd_ >= 0; }
-
- private:
-  int fd_;
-};
 
 /// DIR of `file:DIR`, with a file for each lock: DIR/LOCKSPACE/NAME. For one thread, which may wait
 /// for the filesystem.
@@ -58,7 +41,7 @@ class LockDirectory {
 
   enum class For { kLooking, kWriting, kMaking };
   /// kNotFound, unless it is for making; kInvalid when a lock cannot have that name; kUnreachable.
-  tl::expected<Descriptor, LockErrc> open(const std::string& file, For what);
+  tl::expected<OpenFile, LockErrc> open(const std::string& file, For what);
   /// The files of a lockspace; none when it has no folder. kUnreachable.
   tl::expected<std::vector<std::string>, LockErrc> files(const std::string& lockspace);
 
@@ -79,7 +62,7 @@ class LockDirectory {
   using Identity = std::pair<dev_t, ino_t>;
   tl::unexpected<LockErrc> refuse(const std::string& file, int error, bool make);
   void in_reach(bool written);
-  tl::expected<Descriptor, LockErrc> folder_of(const std::string& file, bool make);
+  tl::expected<OpenFile, LockErrc> folder_of(const std::string& file, bool make);
   void meet(const std::string& path, int fd);
 
   std::string path_;

@@ -16,12 +16,10 @@ namespace {
 
 constexpr auto kRest = std::chrono::milliseconds(100);
 
-int open_spare() { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
-
 }  // namespace
 
 Listener::Listener(EventLoop& loop, int fd, Accepted accepted)
-    : loop_(loop), fd_(fd), spare_(open_spare()), accepted_(std::move(accepted)) {
+    : loop_(loop), fd_(fd), accepted_(std::move(accepted)) {
   watch();
 }
 
@@ -29,7 +27,6 @@ Listener::~Listener() {
   loop_.timers.cancel(resting_);
   loop_.unwatch(fd_);
   close(fd_);
-  if (spare_ >= 0) close(spare_);
 }
 
 tl::expected<std::unique_ptr<Listener>, std::string> Listener::open(EventLoop& loop,
@@ -59,7 +56,7 @@ void Listener::watch() {
 
 // Who is not accepted stays, and the loop would be told of him for ever.
 bool Listener::accept_one() {
-  if (spare_ < 0) spare_ = open_spare();
+  spare_.take();
   const int fd = accept4(fd_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
   if (fd >= 0) {
     accepted_(fd);
@@ -71,11 +68,10 @@ bool Listener::accept_one() {
 }
 
 bool Listener::hang_up_on_one() {
-  if (spare_ < 0) return false;
-  close(std::exchange(spare_, -1));
+  if (!spare_.give()) return false;
   const int fd = accept4(fd_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
   if (fd >= 0) close(fd);
-  spare_ = open_spare();
+  spare_.take();
   return fd >= 0;
 }
 

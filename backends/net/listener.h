@@ -7,6 +7,7 @@
 
 #include "backends/net/stream.h"
 #include "core/event_loop.h"
+#include "system/spare_descriptor.h"
 
 namespace lockfs::net {
 
@@ -33,7 +34,7 @@ class Listener {
 
   EventLoop& loop_;
   int fd_;
-  int spare_ = -1;  ///< Given up for a moment when there is no other descriptor.
+  SpareDescriptor spare_;  ///< To hang up with.
   TimerId resting_ = TimerId::kNone;
   Accepted accepted_;
 };
