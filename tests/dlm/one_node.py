@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""dlm: on one node: the contract suite over two daemons, programs of libdlm's own, what a node must have at start, the
-mount tests on Debian's kernel, dlmfs beside it, a cluster that comes later.   one_node.py LOCKFS [SCENARIO...]"""
+"""dlm: on one node: a cluster that comes later, the contract suite over two daemons, programs of libdlm, what a node
+must have at start, the mount tests on Debian's kernel, dlmfs beside it.   one_node.py LOCKFS [SCENARIO...]"""
 
 import re
 import sys
@@ -26,6 +26,34 @@ def gtest(world, program, chosen, timeout):
     check(status == 0 and passed and int(passed[1]) > 0, f"{program} {chosen}: status {status}\n{failed[-6000:]}")
     words = f"{passed[1]} passed, {skipped[1] if skipped else 0} skipped, {time.monotonic() - began:.0f} s"
     return words
+
+
+def cluster_after_the_mount(world):
+    """A lockspace with dlm: of a mount that was there before corosync: it is joined when the cluster is up.
+
+    First, while the kernel has no lockspace: dlmfs and plain programs leave theirs there, and over lockspaces of an
+    earlier dlm_controld a new one does not start ("found uncontrolled lockspace")."""
+    node, point = world[ONLY], "/tmp/m-late"
+    node.sh("killall -9 dlm_controld corosync")
+    node.sh(f"mkdir -p {point}; printf '[lockspace.shared]\\nbackend = \"dlm:\"\\n' >/tmp/late.toml")
+    status, words = node.hr(f"timeout 30 {world.binary} --config /tmp/late.toml memory: {point} 2>>/tmp/{world.scenario}.log")
+    check(status == 0, f"no mount ({status}): {words}")
+    try:
+        refused = node.hr(f"flock -n {point}/shared/x true")
+        check(refused[0] == 66 and "No route to host" in refused[1], f"nothing is granted without a cluster: {refused}")
+        check(node.hr(f"flock -n {point}/default/x true")[0] == 0, "its other lockspaces work")
+        status, words = node.sh("cluster-start 1", 90)
+        check(status == 0, f"no cluster: {words}")
+        began = time.monotonic()
+        eventually(lambda: node.hr(f"flock -n {point}/shared/x true")[0] == 0, "a lock is granted", 20)
+        took = time.monotonic() - began
+        check("lockfs_shared" in world.lockspaces(ONLY), "by the DLM")
+        tried = node.hr(f"flock {point}/shared/x {BIN}/plain_dlm lockfs_shared x EX try </dev/null")
+        check(tried[0] == 1, f"what the mount holds, libdlm cannot have: {tried}")
+    finally:
+        node.hr(f"umount {point}")
+    eventually(lambda: "lockfs_shared" not in world.lockspaces(ONLY), "unmounted, it is left", 15)
+    return f"refused before, granted {took:.1f} s after the cluster was up"
 
 
 def contract(world):
@@ -177,33 +205,8 @@ def what_is_missing_at_start(world):
     return "no right, no device, no dlm_controld, no corosync"
 
 
-def cluster_after_the_mount(world):
-    """A lockspace with dlm: of a mount that was there before corosync: it is joined when the cluster is up."""
-    node, point = world[ONLY], "/tmp/m-late"
-    node.sh("killall -9 dlm_controld corosync")
-    node.sh(f"mkdir -p {point}; printf '[lockspace.shared]\\nbackend = \"dlm:\"\\n' >/tmp/late.toml")
-    status, words = node.hr(f"timeout 30 {world.binary} --config /tmp/late.toml memory: {point} 2>>/tmp/{world.scenario}.log")
-    check(status == 0, f"no mount ({status}): {words}")
-    try:
-        refused = node.hr(f"flock -n {point}/shared/x true")
-        check(refused[0] == 66 and "No route to host" in refused[1], f"nothing is granted without a cluster: {refused}")
-        check(node.hr(f"flock -n {point}/default/x true")[0] == 0, "its other lockspaces work")
-        status, words = node.sh("cluster-start 1", 90)
-        check(status == 0, f"no cluster: {words}")
-        began = time.monotonic()
-        eventually(lambda: node.hr(f"flock -n {point}/shared/x true")[0] == 0, "a lock is granted", 20)
-        took = time.monotonic() - began
-        check("lockfs_shared" in world.lockspaces(ONLY), "by the DLM")
-        tried = node.hr(f"flock {point}/shared/x {BIN}/plain_dlm lockfs_shared x EX try </dev/null")
-        check(tried[0] == 1, f"what the mount holds, libdlm cannot have: {tried}")
-    finally:
-        node.hr(f"umount {point}")
-    eventually(lambda: "lockfs_shared" not in world.lockspaces(ONLY), "unmounted, it is left", 15)
-    return f"refused before, granted {took:.1f} s after the cluster was up"
-
-
-SCENARIOS = (programs_of_libdlm, lockspaces_of_others, beside_dlmfs, figures, contract, mounts_on_this_kernel,
-             what_is_missing_at_start, cluster_after_the_mount)
+SCENARIOS = (cluster_after_the_mount, programs_of_libdlm, lockspaces_of_others, beside_dlmfs, figures, contract,
+             mounts_on_this_kernel, what_is_missing_at_start)
 
 if __name__ == "__main__":
     sys.exit(run(SCENARIOS, nodes=1, token=2000, memory=2048))
