@@ -18,9 +18,7 @@ constexpr int kAcquired = 200;
 constexpr int kUnavailable = 409;
 constexpr int kForbidden = 403;
 constexpr int kNobody = 0;
-constexpr auto kResolveTime =
-    std::chrono::seconds(30);  // A resolver asks one server after another.
-constexpr auto kOpenTime = std::chrono::seconds(3);
+constexpr auto kGreetingTime = std::chrono::seconds(3);
 constexpr auto kReopen = std::chrono::milliseconds(200);
 constexpr Duration kLongestSilence = std::chrono::seconds(2);
 constexpr Duration kLongestRest = std::chrono::minutes(1);  // A server drops who is silent.
@@ -89,6 +87,7 @@ void ElockBackend::start(ClaimEvents& events) {
 }
 
 void ElockBackend::opened() {
+  since_ = Clock::now();
   send("conn_id " + id_, [this](int code) {
     if (code == kNobody) return;
     // Our own old connection lives there still: it has not noticed yet.
@@ -356,16 +355,10 @@ void ElockBackend::lose_all() {
 
 void ElockBackend::open_again(TimePoint now) {
   const Duration time = now - since_;
-  if (stage_ == Stage::kResolving && !stream_.is_resolving()) {
-    stage_ = Stage::kOpening;
-    since_ = now;
-  } else if (stage_ == Stage::kResolving && time > kResolveTime) {
-    down("nobody tells its address");
-  } else if (stage_ == Stage::kOpening && time > kOpenTime) {
+  if (stream_.is_open() && time > kGreetingTime) {
     down("it does not answer");
   } else if (stage_ == Stage::kDown && time > kReopen) {
-    stage_ = Stage::kResolving;
-    since_ = now;
+    stage_ = Stage::kOpening;
     stream_.open(url_.server);
   }
 }

@@ -102,9 +102,9 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
   uint64_t last_token_ = 0;
   /// By which the server knows us again, and whoever else says it: shown to nobody.
   std::string id_;
-  enum class Stage { kDown, kResolving, kOpening, kUp };
+  enum class Stage { kDown, kOpening, kUp };
   Stage stage_ = Stage::kDown;
-  TimePoint since_;  ///< Of this stage.
+  TimePoint since_;  ///< When it went down; when the connection was there.
   std::string logged_;
   std::string input_;
   std::string said_;  ///< The last line of the server.

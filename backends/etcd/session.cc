@@ -28,9 +28,10 @@ std::string words_of(const grpc::Status& status) {
 }  // namespace
 
 Session::Session(EventLoop& loop, Url url, SessionEvents& events)
-    : loop_(loop), url_(std::move(url)), events_(events) {}
+    : loop_(loop), url_(std::move(url)), events_(events), outlet_(std::make_shared<Outlet>(loop)) {}
 
 Session::~Session() {
+  outlet_->close();
   for (const TimerId timer : {lease_timer_, tick_, retry_}) loop_.timers.cancel(timer);
   if (!up() || lease_ == 0) return;
   wire::LeaseRevokeRequest request;
@@ -48,8 +49,21 @@ std::string Session::owner() const { return fmt::format("{:x}", static_cast<uint
 void Session::open() {
   retry_ = TimerId::kNone;
   stage_ = Stage::kOpening;
+  if (!addresses_.empty()) return connect();
+  net::resolve(
+      outlet_, url_.members[member_ % url_.members.size()],
+      [this, opens = ++opens_](const std::vector<net::Address>& addresses, const std::string& why) {
+        if (opens != opens_ || stage_ != Stage::kOpening) return;
+        addresses_.assign(addresses.begin(), addresses.end());
+        addresses.empty() ? down(why) : connect();
+      });
+}
+
+void Session::connect() {
   since_ = Clock::now();
-  rpc_ = std::make_unique<net::Rpc>(loop_, thread_, url_.members[member_ % url_.members.size()]);
+  rpc_ = std::make_unique<net::Rpc>(loop_, thread_, url_.members[member_ % url_.members.size()],
+                                    addresses_.front());
+  addresses_.pop_front();
   // A member that has no leader says so, rather than let us wait.
   rpc_->add_metadata("hasleader", "true");
   url_.user.empty() ? take_lease() : log_in();
@@ -68,11 +82,12 @@ void Session::down(const std::string& why) {
   watches_.clear();
   rpc_.reset();
   const std::string at = member();
-  ++member_;
+  if (was_up) addresses_.clear();
+  if (addresses_.empty()) ++member_;
   if (logged_ != why) spdlog::warn("etcd: {}: {}", at, why);
   logged_ = why;
   // The other members at once, then again, slower and slower.
-  const bool again = member_ % url_.members.size() == 0;
+  const bool again = addresses_.empty() && member_ % url_.members.size() == 0;
   if (was_up || backoff_ == Duration::zero()) backoff_ = kFirstBackoff;
   const Duration jitter = backoff_ / 4 * (getpid() % 5) / 4;
   retry_ = loop_.timers.schedule(Clock::now() + backoff_ + jitter, [this] { open(); });
@@ -258,7 +273,7 @@ void Session::tick() {
   const TimePoint now = Clock::now();
   const Duration silence = std::min<Duration>(url_.lease / 3, kLongestSilence);
   if (!up()) {
-    if (stage_ == Stage::kOpening && now - since_ > kOpenTime) down("it does not answer");
+    if (rpc_ != nullptr && now - since_ > kOpenTime) down("it does not answer");
     return;
   }
   const auto oldest = rpc_->unanswered_since();

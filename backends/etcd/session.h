@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -97,6 +98,7 @@ class Session {
   using Watch = net::RpcStream<wire::WatchRequest, wire::WatchResponse>;
 
   void open();
+  void connect();
   void down(const std::string& why);
   void log_in();
   void take_lease();
@@ -117,14 +119,17 @@ class Session {
   EventLoop& loop_;
   Url url_;
   SessionEvents& events_;
+  std::shared_ptr<Outlet> outlet_;
   net::RpcThread thread_;
   std::unique_ptr<net::Rpc> rpc_;
   std::shared_ptr<KeepAlive> keep_alive_;
   std::shared_ptr<Watch> watch_;
   std::set<int64_t> watches_;
-  size_t member_ = 0;  ///< Which of the members, counted on and on.
+  uint64_t opens_ = 0;
+  size_t member_ = 0;                   ///< Which of the members, counted on and on.
+  std::deque<net::Address> addresses_;  ///< Of it, those that were not tried yet.
   Stage stage_ = Stage::kDown;
-  TimePoint since_;  ///< Of this stage.
+  TimePoint since_;  ///< When it was connected to; when it came up.
   int64_t lease_ = 0;
   Duration ttl_{};
   std::vector<int64_t> former_;  ///< Leases that we do not use any more; to be revoked.

@@ -58,6 +58,12 @@ RpcThread::~RpcThread() {
 void* RpcThread::tag(Done done) { return std::make_unique<Done>(std::move(done)).release(); }
 
 Rpc::Rpc(EventLoop& loop, RpcThread& thread, const Endpoint& server)
+    : Rpc(loop, thread, server, server.words()) {}
+
+Rpc::Rpc(EventLoop& loop, RpcThread& thread, const Endpoint& server, const Address& address)
+    : Rpc(loop, thread, server, address.target()) {}
+
+Rpc::Rpc(EventLoop& loop, RpcThread& thread, const Endpoint& server, const std::string& target)
     : thread_(thread), outlet_(std::make_shared<Outlet>(loop)) {
   grpc::ChannelArguments arguments;
   // Else it is one connection with others to the same server, and with what that remembers.
@@ -66,7 +72,9 @@ Rpc::Rpc(EventLoop& loop, RpcThread& thread, const Endpoint& server)
   // It pings to measure the way, and servers end connections that ping often.
   arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   arguments.SetMaxReceiveMessageSize(-1);
-  channel_ = grpc::CreateCustomChannel(server.words(), credentials(server), arguments);
+  // Whatever it is reached by, its certificate is for its name.
+  arguments.SetString(GRPC_ARG_DEFAULT_AUTHORITY, server.words());
+  channel_ = grpc::CreateCustomChannel(target, credentials(server), arguments);
 }
 
 Rpc::~Rpc() {

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "backends/net/endpoint.h"
+#include "backends/net/resolver.h"
 #include "backends/outlet.h"
 #include "core/event_loop.h"
 
@@ -85,6 +86,8 @@ class Rpc {
  public:
   /// It connects with its first call. `thread` outlives it.
   Rpc(EventLoop& loop, RpcThread& thread, const Endpoint& server);
+  /// Of a server that has several addresses, to this one.
+  Rpc(EventLoop& loop, RpcThread& thread, const Endpoint& server, const Address& address);
   ~Rpc();
   Rpc(const Rpc&) = delete;
   Rpc& operator=(const Rpc&) = delete;
@@ -142,6 +145,7 @@ class Rpc {
     Response response;
     std::unique_ptr<grpc::ClientAsyncResponseReader<Response>> reader;
   };
+  Rpc(EventLoop& loop, RpcThread& thread, const Endpoint& server, const std::string& target);
   void prepare(grpc::ClientContext& context) const;
   template <class Request, class Response>
   void start(const char* method, const std::shared_ptr<Call<Request, Response>>& call,

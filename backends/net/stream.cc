@@ -2,22 +2,18 @@
 #include "backends/net/stream.h"
 
 #include <fcntl.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
-
-#include "backends/worker_thread.h"
 
 namespace lockfs::net {
 namespace {
@@ -33,15 +29,6 @@ constexpr int kTimes = 3;
 constexpr auto kAddressTime = std::chrono::milliseconds(900);
 
 std::string words_of(int error) { return std::strerror(error); }
-
-bool is_number(const std::string& host) {
-  addrinfo hints{};
-  hints.ai_flags = AI_NUMERICHOST;
-  addrinfo* found = nullptr;
-  if (getaddrinfo(host.c_str(), nullptr, &hints, &found) != 0) return false;
-  freeaddrinfo(found);
-  return true;
-}
 
 }  // namespace
 
@@ -59,6 +46,7 @@ Stream::~Stream() {
 
 void Stream::close() {
   ++opens_;
+  loop_.timers.cancel(deadline_);
   tls_.reset();
   if (fd_ >= 0) {
     loop_.unwatch(fd_);
@@ -79,39 +67,16 @@ void Stream::open(const Endpoint& server) {
   close();
   server_ = server;
   state_ = State::kResolving;
-  const auto resolve = [server] {  // The addresses of a name, or none and why.
-    std::pair<std::vector<Address>, std::string> out;
-    addrinfo hints{};
-    hints.ai_socktype = SOCK_STREAM;
-    addrinfo* found = nullptr;
-    const int error =
-        getaddrinfo(server.host.c_str(), std::to_string(server.port).c_str(), &hints, &found);
-    if (error != 0) out.second = gai_strerror(error);
-    for (const addrinfo* a = found; a != nullptr; a = a->ai_next) {
-      const auto* bytes = reinterpret_cast<const char*>(a->ai_addr);
-      out.first.push_back({{bytes, bytes + a->ai_addrlen}, a->ai_family});
-    }
-    if (found != nullptr) freeaddrinfo(found);
-    return out;
-  };
-  const auto tell = [this, opens = opens_](const auto& found) {
-    if (opens == opens_) resolved(found.first, found.second);
-  };
-  if (!server.socket.empty()) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    server.socket.copy(address.sun_path, sizeof address.sun_path - 1);
-    const auto* bytes = reinterpret_cast<const char*>(&address);
-    const Address at{{bytes, bytes + sizeof address}, AF_UNIX};
-    return outlet_->post([tell, at] { tell(std::pair(std::vector<Address>{at}, std::string())); });
-  }
-  if (is_number(server.host)) return outlet_->post([tell, found = resolve()] { tell(found); });
-  worker_thread([outlet = outlet_, resolve, tell] {
-    outlet->post([tell, found = resolve()] { tell(found); });
-  }).detach();
+  resolve(outlet_, server,
+          [this, opens = opens_](std::vector<Address> addresses, const std::string& why) {
+            if (opens == opens_) resolved(std::move(addresses), why);
+          });
 }
 
 void Stream::resolved(std::vector<Address> addresses, const std::string& why) {
+  deadline_ = loop_.timers.schedule(loop_.timers.now() + kOpenTime, [this] {
+    if (state_ != State::kOpen) fail("it does not answer");
+  });
   addresses_ = std::move(addresses);
   std::reverse(addresses_.begin(), addresses_.end());  // The first is taken from the back.
   connect_next(why);

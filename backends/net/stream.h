@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "backends/net/endpoint.h"
+#include "backends/net/resolver.h"
 #include "backends/outlet.h"
 #include "core/event_loop.h"
 
-struct addrinfo;
 struct ssl_st;
 struct ssl_ctx_st;
 
@@ -35,14 +35,15 @@ class Stream {
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
-  /// Closes what is open; opened() or closed() follows, not from within.
+  /// How long it may take to connect to an address, or to several, TLS and all.
+  static constexpr auto kOpenTime = std::chrono::seconds(3);
+  /// Closes what is open; opened() or closed() follows, not from within, after kResolveTime and
+  /// kOpenTime at the latest.
   void open(const Endpoint& server);
   /// Takes a connection that was accepted; it is open. At most `turn` bytes of it are received in
   /// one turn of the loop.
   void adopt(int fd, size_t turn);
   bool is_open() const { return state_ == State::kOpen; }
-  /// Of one that is being opened: whether the server's name has no address yet.
-  bool is_resolving() const { return state_ == State::kResolving; }
   /// Of an open stream; what cannot be sent at once is sent later.
   void send(std::string_view bytes);
   size_t unsent() const { return out_.size(); }
@@ -52,10 +53,6 @@ class Stream {
  private:
   static constexpr size_t kTurn = 65536;
   enum class State { kClosed, kResolving, kConnecting, kHandshake, kOpen };
-  struct Address {
-    std::vector<char> bytes;  ///< A sockaddr.
-    int family = 0;
-  };
   void resolved(std::vector<Address> addresses, const std::string& why);
   void connect_next(std::string why);
   bool connect_to(const Address& address);
@@ -74,7 +71,8 @@ class Stream {
   std::shared_ptr<Outlet> outlet_;
   Endpoint server_;
   State state_ = State::kClosed;
-  uint64_t opens_ = 0;  ///< So that what comes late finds another number.
+  uint64_t opens_ = 0;                 ///< So that what comes late finds another number.
+  TimerId deadline_ = TimerId::kNone;  ///< Of what is connected to.
   std::vector<Address> addresses_;
   int fd_ = -1;
   size_t turn_ = kTurn;

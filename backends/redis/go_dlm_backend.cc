@@ -14,7 +14,7 @@
 namespace lockfs {
 namespace {
 
-constexpr auto kOpenTime = std::chrono::seconds(3);
+constexpr auto kGreetingTime = std::chrono::seconds(3);
 constexpr auto kReopen = std::chrono::milliseconds(200);
 constexpr Duration kLongestSilence = std::chrono::seconds(2);
 // What is lost of a lease before the server can have ended it: a tenth.
@@ -105,11 +105,11 @@ std::string GoDlmBackend::milliseconds_of_lease() const {
 
 void GoDlmBackend::open() {
   opening_ = true;
-  opened_at_ = Clock::now();
   connection_.open(url_.server);
 }
 
 void GoDlmBackend::opened(redis::Connection& /*connection*/) {
+  opened_at_ = Clock::now();
   const auto checked = [this](const redisReply* answer) {
     if (redis::is_error(answer)) down(std::string(redis::text_of(answer)));
   };
@@ -278,7 +278,9 @@ void GoDlmBackend::release(ClaimId id) {
 void GoDlmBackend::tick() {
   const TimePoint now = Clock::now();
   const Duration silence = std::min<Duration>(url_.lease / 3, kLongestSilence);
-  if (opening_ && now - opened_at_ > kOpenTime) down("it does not answer");
+  if (opening_ && connection_.is_open() && now - opened_at_ > kGreetingTime) {
+    down("it does not answer");
+  }
   if (up_ && connection_.unanswered() != 0 && now - heard_at_ > silence) down("no answer");
   std::vector<ClaimId> ids;
   for (const auto& [id, claim] : claims_) ids.push_back(id);

@@ -21,7 +21,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr auto kOpenTime = std::chrono::seconds(3);
+constexpr auto kGreetingTime = std::chrono::seconds(3);
 constexpr Duration kLongestSilence = std::chrono::seconds(2);
 constexpr Duration kFirstBackoff = milliseconds(50);
 constexpr Duration kLongestBackoff = std::chrono::seconds(2);
@@ -64,7 +64,6 @@ void Node::start() {
 void Node::open() {
   retry_ = TimerId::kNone;
   stage_ = Stage::kOpening;
-  since_ = Clock::now();
   channels_ = 0;
   script_.clear();
   run_.clear();
@@ -123,6 +122,7 @@ void Node::log_in(Connection& connection) {
 }
 
 void Node::opened(Connection& connection) {
+  since_ = Clock::now();
   log_in(connection);
   if (&connection == &subscription_) {
     // Its answers are messages, as all that follows on this connection.
@@ -273,7 +273,8 @@ void Node::tick() {
   const TimePoint now = Clock::now();
   const Duration silence = std::min<Duration>(url_.lease / 3, kLongestSilence);
   if (!up()) {
-    if (stage_ != Stage::kDown && now - since_ > kOpenTime) down("it does not answer");
+    const bool connected = commands_.is_open() && subscription_.is_open();
+    if (connected && now - since_ > kGreetingTime) down("it does not answer");
     return;
   }
   if (commands_.unanswered() != 0 && now - asked_at_ > silence) {

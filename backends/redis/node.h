@@ -133,7 +133,7 @@ class Node final : private Connection::Events {
   bool refused_ = false;
   bool ailing_ = false;  ///< It went down by an error, which the same command may meet again.
   Duration backoff_{};
-  TimePoint since_;  ///< Of this stage.
+  TimePoint since_;  ///< When the last of its connections was there; when it came up.
   TimePoint beat_at_;
   bool beating_ = false;
   TimePoint looked_at_;             ///< When it was asked last whether it throws keys away.

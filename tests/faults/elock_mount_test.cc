@@ -3,27 +3,16 @@
 // order, and who is told what; beside clients by hand.
 #include <fcntl.h>
 #include <gmock/gmock.h>
-#include <netinet/in.h>
-#include <sched.h>
-#include <sys/mount.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <chrono>
-#include <csignal>
-#include <cstdlib>
 #include <cstring>
-#include <fstream>
-#include <iostream>
 
 #include "tests/contract/witness.h"
 #include "tests/faults/descriptors.h"
 #include "tests/support/elock_server.h"
 #include "tests/support/mount.h"
-#include "tests/support/networks.h"
 #include "tests/support/proxy.h"
 
 namespace lockfs::test {
@@ -235,63 +224,6 @@ TEST(ElockMount, WhyTheServerRefusesIsSaidInItsWords) {
   EXPECT_EQ(open(mount.lock("c").c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666), -1);
   EXPECT_EQ(errno, ENOLCK);
   for (const int fd : held) close(fd);
-}
-
-// Answers all who ask for names, that they are 127.0.0.1, after four seconds; until it is killed.
-int slow_names() {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  const int fd = socket(AF_INET, SOCK_DGRAM, 0);
-  sockaddr_in place{};
-  place.sin_family = AF_INET;
-  place.sin_port = htons(53);
-  place.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (bind(fd, reinterpret_cast<sockaddr*>(&place), sizeof place) != 0) return 1;
-  for (;;) {
-    std::array<char, 512> bytes{};
-    sockaddr_in from{};
-    socklen_t size = sizeof from;
-    const ssize_t n =
-        recvfrom(fd, bytes.data(), bytes.size(), 0, reinterpret_cast<sockaddr*>(&from), &size);
-    if (n < 17) continue;
-    std::string answer(bytes.data(), static_cast<size_t>(n));
-    const size_t end = answer.find('\0', 12) + 5;  // Of the question: a name, its type and class.
-    const bool numbers = answer.at(end - 3) == 1;  // Of IPv4.
-    answer.resize(end);
-    answer.replace(2, 10, std::string("\x81\x80\0\1\0\0\0\0\0\0", 10));
-    answer[7] = numbers ? 1 : 0;
-    if (numbers) answer += std::string("\xC0\x0C\0\1\0\1\0\0\0\x3C\0\4\x7F\0\0\1", 16);
-    if (fork() == 0) {
-      usleep(4000000);
-      sendto(fd, answer.data(), answer.size(), 0, reinterpret_cast<sockaddr*>(&from), size);
-      _exit(0);
-    }
-  }
-}
-
-// In a network and with names of its own.
-int connects_by_a_slow_name() {
-  if (unshare(CLONE_NEWNS | CLONE_NEWNET) != 0) return 1;
-  mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr);
-  const std::string file = "/tmp/lockfs-names-" + std::to_string(getpid());
-  std::ofstream(file) << "nameserver 127.0.0.1\noptions timeout:10\n";
-  const bool bound = mount(file.c_str(), "/etc/resolv.conf", nullptr, MS_BIND, nullptr) == 0;
-  unlink(file.c_str());
-  if (!bound || system("ip link set lo up") != 0) return 2;
-  const Child names(slow_names);
-  const ElockServer server;
-  const Mount far({}, "elock://locks.example.test:" + std::to_string(server.port()));
-  const auto is_up = [&] {
-    const std::string traits = slurp(far.path() + "/.lockfs/traits");
-    return picture_value(traits, "default.status.state") == "up";
-  };
-  if (!eventually(is_up, 20)) std::cerr << far.log();
-  return is_up() ? 0 : 3;
-}
-
-TEST(ElockMount, ANameMayTakeLongToResolve) {
-  if (!Networks::is_here()) GTEST_SKIP() << "no network namespaces";
-  Child apart(connects_by_a_slow_name);
-  EXPECT_EQ(end_of(apart), 0);
 }
 
 }  // namespace
