@@ -147,7 +147,6 @@ void EtcdBackend::loaded(const std::string& space, const Answer* answer) {
     const std::string pins = keys_.pins(space);
     session_.watch(watch, locks, etcd::Keys::end_of(locks), revision + 1);
     session_.watch(watch + 1, pins, etcd::Keys::end_of(pins), revision + 1);
-    for (auto& [at, place] : places_) place.missed = place.missed || place.space == space;
     step_all(space);
     for (const std::string& name : mirror_.of_owner(space, session_.owner())) {
       if (find(place_of(space, name)) == nullptr) suspect(space, name);
@@ -291,7 +290,6 @@ void EtcdBackend::resync(Place& place, const Entry* own, int64_t revision) {
       return lose(place, "etcd: its key in " + cluster_ + " is gone: somebody deleted it");
     }
   } else if (own != nullptr) {
-    place.missed = true;
     const bool fits = place.ask && !own->to && own->mode == place.ask->mode;
     if (!fits) place.doomed = own->create;
   }

@@ -76,11 +76,10 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
     ClaimId id = ClaimId::kNone;  ///< kNone: only its key is to go.
     std::optional<Mode> held;     ///< As the table knows it.
     std::optional<Ask> ask;
-    std::string words;    ///< Who; to be shown.
-    Entry own;            ///< Our key, as of revision `mod`; `create` 0: there is none.
-    bool busy = false;    ///< An operation is on its way.
-    int64_t doomed = 0;   ///< The key that this revision made is to go before anything else.
-    bool missed = false;  ///< While it waited, not everything was seen.
+    std::string words;   ///< Who; to be shown.
+    Entry own;           ///< Our key, as of revision `mod`; `create` 0: there is none.
+    bool busy = false;   ///< An operation is on its way.
+    int64_t doomed = 0;  ///< The key that this revision made is to go before anything else.
     bool contended = false;
     std::string blocker;  ///< The owner of a key that stands before ours.
   };
@@ -111,9 +110,14 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
   Place* find(const std::string& place);
   void step(Place& place);
   bool adopt(Place& place);
-  /// Gets all keys of a lock as the cluster has them at that revision, and the ask that it was for.
-  /// The mirror may have later news then, or not all of it yet; but nothing in it is proven wrong.
-  using Seen = std::function<void(Place& place, const Queue& now, int64_t revision, Ask& ask)>;
+  /// All keys of a lock as the cluster has them at that revision. The mirror may have later news
+  /// then, or not all of it yet; but nothing in it is proven wrong.
+  struct Look {
+    Queue keys;
+    int64_t revision = 0;
+    int64_t converted = 0;  ///< The last token that a conversion took.
+  };
+  using Seen = std::function<void(Place& place, const Look& now, Ask& ask)>;
   void look(Place& place, Seen seen);
   void look_at_own(Place& place);
   void missed(const std::string& space);
@@ -123,9 +127,9 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
   void tried(Place& place, const Entry& sent, const Answer& answer, const Ask* ask);
   void wait_turn(Place& place);
   void wait_behind(Place& place, const Entry& blocker);
-  void take_turn(Place& place, const Queue& now, int64_t revision, const Ask& ask);
+  void take_turn(Place& place, const Look& now, const Ask& ask);
   void convert(Place& place);
-  void convert_by(Place& place, const Queue& now, int64_t revision, Ask& ask);
+  void convert_by(Place& place, const Look& now, Ask& ask);
   void wait_for_others(Place& place);
   bool is_deadlock(Place& place, Queue::Turn turn);
   void convert_now(Place& place, const Queue::Conversion& conversion, int64_t revision);
@@ -164,6 +168,7 @@ class EtcdBackend final : public LockBackend, private etcd::SessionEvents {
   Entry entry_of(const Place& place) const;
   void put_own(Txn& txn, const Place& place, const Entry& entry) const;
   void read_own(Txn& txn, const Place& place) const;
+  void takes_token(Txn& txn, const Place& place) const;
   Queue queue_in(const Place& place, const etcd::wire::RangeResponse& range) const;
 
   EventLoop& loop_;

@@ -129,7 +129,6 @@ void EtcdBackend::granted(Place& place, int64_t token) {
   if (place.held != mode) place.contended = false;  // Of what it was.
   const bool fresh = !place.held;
   place.held = mode;
-  place.missed = false;
   place.blocker.clear();
   TokenBlock tokens;
   if (is_exclusive(mode)) {
@@ -270,9 +269,8 @@ void EtcdBackend::wait_turn(Place& place) {
     before = queue == nullptr ? nullptr : queue->blocker(place.own);
   }
   if (before != nullptr) return wait_behind(place, *before);
-  look(place, [this](Place& asked, const Queue& now, int64_t revision, const Ask& ask) {
-    take_turn(asked, now, revision, ask);
-  });
+  look(place,
+       [this](Place& asked, const Look& now, const Ask& ask) { take_turn(asked, now, ask); });
 }
 
 void EtcdBackend::wait_behind(Place& place, const Entry& blocker) {
@@ -282,14 +280,12 @@ void EtcdBackend::wait_behind(Place& place, const Entry& blocker) {
 }
 
 // By what the cluster says itself.
-void EtcdBackend::take_turn(Place& place, const Queue& now, int64_t revision, const Ask& ask) {
-  if (const Entry* before = now.blocker(place.own)) {
-    return mirror_.revision(place.space) > revision ? step(place) : wait_behind(place, *before);
+void EtcdBackend::take_turn(Place& place, const Look& now, const Ask& ask) {
+  if (const Entry* before = now.keys.blocker(place.own)) {
+    return mirror_.revision(place.space) > now.revision ? step(place) : wait_behind(place, *before);
   }
-  // What it was made by is its token, unless somebody had a greater one meanwhile.
-  const Queue* queue = mirror_.queue(place.space, place.name);
-  const bool late = place.missed || queue == nullptr ||
-                    std::max(queue->last_converted(), now.last_converted()) > place.own.create;
+  // What it was made by is its token, unless somebody may have had a greater one meanwhile.
+  const bool late = now.converted > place.own.create;
   if (!late || !is_exclusive(ask.mode)) return granted(place, place.own.create);
   Entry entry = place.own;
   entry.converted = true;
@@ -300,6 +296,7 @@ void EtcdBackend::put(Place& place, const Entry& entry, For what) {
   Txn txn;
   compare(txn, Compare::MOD, key_of(place), Compare::EQUAL, place.own.mod);
   put_own(txn, place, entry);
+  if (what == For::kGrant) takes_token(txn, place);
   read_own(txn, place);
   transact(place, txn, what,
            [this, entry, what](Place& asked, const Answer& answer, const Ask* ask) {
@@ -325,7 +322,6 @@ void EtcdBackend::send_delete(Place& place) {
       return resync_with(asked, answer.responses(0).response_range(), revision);
     }
     last_end_ = std::max(last_end_, revision);
-    asked.missed = false;
     asked.own = {};
     asked.own.mod = revision;
     step(asked);
@@ -356,7 +352,6 @@ void EtcdBackend::retry(Place& place, Duration time) {
 
 void EtcdBackend::resync_with(Place& place, const etcd::wire::RangeResponse& own,
                               int64_t revision) {
-  place.missed = true;
   if (own.kvs_size() == 0) return resync(place, nullptr, revision);
   const Entry entry = etcd::entry_of(own.kvs(0), session_.owner());
   resync(place, &entry, revision);
@@ -379,6 +374,11 @@ void EtcdBackend::put_own(Txn& txn, const Place& place, const Entry& entry) cons
   put.set_key(key_of(place));
   put.set_value(etcd::value_of(entry));
   put.set_lease(session_.lease());
+}
+
+// Whoever waits has an older key, but is to have a later token.
+void EtcdBackend::takes_token(Txn& txn, const Place& place) const {
+  txn.add_success()->mutable_request_put()->set_key(keys_.converted(place.space));
 }
 
 // Where the transaction's conditions do not hold.

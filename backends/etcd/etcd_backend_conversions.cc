@@ -35,21 +35,20 @@ void EtcdBackend::convert(Place& place) {
   const Queue nobody;
   const auto turn = (queue == nullptr ? nobody : *queue).convertible(place.own, mode).turn;
   if (turn == Queue::Turn::kNow || place.ask->now || is_deadlock(place, turn)) {
-    return look(place, [this](Place& asked, const Queue& now, int64_t revision, Ask& ask) {
-      convert_by(asked, now, revision, ask);
-    });
+    return look(place,
+                [this](Place& asked, const Look& now, Ask& ask) { convert_by(asked, now, ask); });
   }
   if (place.own.to != mode) wait_for_others(place);
 }
 
 // By what the cluster says itself.
-void EtcdBackend::convert_by(Place& place, const Queue& now, int64_t revision, Ask& ask) {
-  const auto conversion = now.convertible(place.own, ask.mode);
-  if (conversion.turn == Queue::Turn::kNow) return convert_now(place, conversion, revision);
+void EtcdBackend::convert_by(Place& place, const Look& now, Ask& ask) {
+  const auto conversion = now.keys.convertible(place.own, ask.mode);
+  if (conversion.turn == Queue::Turn::kNow) return convert_now(place, conversion, now.revision);
   if (ask.now) return fail(place, LockErrc::kWouldBlock);
   if (place.own.to != ask.mode) return wait_for_others(place);
   if (is_deadlock(place, conversion.turn)) return fail(place, LockErrc::kDeadlock);
-  if (mirror_.revision(place.space) > revision) step(place);
+  if (mirror_.revision(place.space) > now.revision) step(place);
 }
 
 // Whoever sees that it asks for more stands back.
@@ -84,6 +83,7 @@ void EtcdBackend::convert_now(Place& place, const Queue::Conversion& conversion,
     compare(txn, Compare::MOD, all + guard->owner, Compare::EQUAL, guard->mod);
   }
   put_own(txn, place, entry);
+  takes_token(txn, place);
   read_own(txn, place);
   transact(place, txn, For::kAsk,
            [this, entry](Place& asked, const Answer& answer, const Ask* ask) {

@@ -25,19 +25,23 @@ constexpr auto kSweepTime = std::chrono::milliseconds(500);
 void EtcdBackend::look(Place& place, Seen seen) {
   Txn txn;
   etcd::read_all(*txn.add_success()->mutable_request_range(), keys_.lock(place.space, place.name));
-  transact(place, txn, For::kAsk,
-           [this, seen = std::move(seen)](Place& asked, const Answer& answer, Ask* ask) {
-             if (ask == nullptr) return step(asked);
-             const int64_t revision = answer.header().revision();
-             const Queue now = queue_in(asked, answer.responses(0).response_range());
-             const Entry* own = now.find(session_.owner());
-             if (own == nullptr || own->mod != asked.own.mod) {
-               asked.missed = true;
-               return resync(asked, own, revision);
-             }
-             if (mirror_.lacks(asked.space, asked.name, now, revision)) return missed(asked.space);
-             seen(asked, now, revision, *ask);
-           });
+  txn.add_success()->mutable_request_range()->set_key(keys_.converted(place.space));
+  transact(
+      place, txn, For::kAsk,
+      [this, seen = std::move(seen)](Place& asked, const Answer& answer, Ask* ask) {
+        if (ask == nullptr) return step(asked);
+        Look now{queue_in(asked, answer.responses(0).response_range()), answer.header().revision()};
+        const auto& converted = answer.responses(1).response_range();
+        if (converted.kvs_size() != 0) now.converted = converted.kvs(0).mod_revision();
+        const Entry* own = now.keys.find(session_.owner());
+        if (own == nullptr || own->mod != asked.own.mod) {
+          return resync(asked, own, now.revision);
+        }
+        if (mirror_.lacks(asked.space, asked.name, now.keys, now.revision)) {
+          return missed(asked.space);
+        }
+        seen(asked, now, *ask);
+      });
 }
 
 // That our key is gone may be true, or only that nobody has told of it.

@@ -15,7 +15,7 @@
 namespace lockfs::etcd {
 
 /// Where everything lies. A lock's key is the one that etcd's own concurrency recipe, `etcdctl lock
-/// SPACE/NAME`, makes: PREFIX SPACE/NAME/LEASE, the lease in hexadecimal. Pins are apart.
+/// SPACE/NAME`, makes: PREFIX SPACE/NAME/LEASE, the lease in hexadecimal. Other keys are apart.
 class Keys {
  public:
   explicit Keys(std::string prefix) : prefix_(std::move(prefix)) {}
@@ -26,6 +26,10 @@ class Keys {
   }
   std::string pins(std::string_view space) const {
     return prefix_ + ".lockfs/pins/" + std::string(space) + "/";
+  }
+  /// Whoever converts changes this key as well: its revision is the last token of a conversion.
+  std::string converted(std::string_view space) const {
+    return prefix_ + ".lockfs/converted/" + std::string(space);
   }
   /// The end of the range of all keys that start with `key`, which ends with a '/'.
   static std::string end_of(std::string key) {

@@ -55,10 +55,7 @@ void Queue::put(Entry entry) {
   erase(entry.owner);
   const Place place = place_of(entry);
   by_owner_[entry.owner] = entry.create;
-  if (entry.converted) {
-    converted_.insert(place);
-    last_converted_ = std::max(last_converted_, entry.mod);
-  }
+  if (entry.converted) converted_.insert(place);
   entries_[place] = std::move(entry);
 }
 

@@ -54,9 +54,6 @@ class Queue {
   /// One that stands before a key, which need not be one of these; of those that were made before
   /// it the last. Null: it is granted.
   const Entry* blocker(const Entry& entry) const;
-  /// All fencing tokens that conversions took are at most this one: to those who wait meanwhile it
-  /// may be more than the revision that made their keys.
-  int64_t last_converted() const { return last_converted_; }
 
   enum class Turn { kNow, kLater, kDeadlock };
   struct Conversion {
@@ -87,7 +84,6 @@ class Queue {
   std::map<Place, Entry> entries_;
   std::unordered_map<std::string, int64_t> by_owner_;  ///< `create`.
   std::set<Place> converted_;                          ///< Of those that are.
-  int64_t last_converted_ = 0;
 };
 
 }  // namespace lockfs::etcd

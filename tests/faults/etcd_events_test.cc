@@ -4,6 +4,7 @@
 // cluster says all the same, and mends the picture.
 #include <sys/stat.h>
 
+#include <atomic>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -107,6 +108,24 @@ TEST_F(EtcdEvents, WhoConvertsGoesOnThoughNothingLaterIsTold) {
   ASSERT_TRUE(eventually([&] { return waiters(*sees_, "up") == 1; }));
   unshare("up");
   EXPECT_EQ(upgrades.wait(), 0);
+}
+
+TEST_F(EtcdEvents, ATokenIsLaterThanThatOfAnUntoldConversion) {
+  const int holds = open_lock(*sees_, "late");
+  ASSERT_EQ(write_command(holds, "PR try"), 0);
+  Common<std::atomic<uint64_t>> token;
+  Child waits([&] {
+    const int fd = open_lock(*blind_, "late");
+    const int result = write_command(fd, "EX timeout=20s");
+    *token = token_of(fd);
+    return result;
+  });
+  ASSERT_TRUE(eventually([&] { return waiters(*sees_, "late") == 1; }));
+  lose("late", [&] { ASSERT_EQ(write_command(holds, "EX"), 0); });
+  const uint64_t converted = token_of(holds);
+  ASSERT_EQ(write_command(holds, "UN"), 0);
+  EXPECT_EQ(waits.wait(), 0);
+  EXPECT_GT(token->load(), converted);
 }
 
 TEST_F(EtcdEvents, WhatIsHeldIsNotLostForAnUntoldKeyOfItsOwn) {

@@ -190,12 +190,11 @@ class Simulation {
     if (static_cast<int64_t>(node.seen) < node.own.create || seen.blocker(node.own) != nullptr) {
       return;
     }
-    const bool late = seen.last_converted() > node.own.create;
+    const bool late = converted_ > node.own.create;
     if (late && !node.foreign && is_exclusive(*node.wants)) {
       Entry entry = node.own;
       entry.converted = true;
-      store(node, entry);
-      return grant(node, node.own.mod);
+      return take_token(node, entry);
     }
     grant(node, late ? 0 : node.own.create);
   }
@@ -211,18 +210,14 @@ class Simulation {
     entry.mode = to;
     entry.to.reset();
     entry.converted = true;
-    if (covers(node.own.mode, to)) {
-      store(node, entry);
-      return grant(node, node.own.mod);
-    }
+    if (covers(node.own.mode, to)) return take_token(node, entry);
     if (static_cast<int64_t>(node.seen) < node.own.mod) return;
     const Queue& seen = seen_by_.at(node.seen);
     const auto conversion = seen.convertible(node.own, to);
     if (conversion.turn == Queue::Turn::kNow) {
       if (!holds(conversion, node)) return;
-      store(node, entry);
       ++conversions_;
-      return grant(node, node.own.mod);
+      return take_token(node, entry);
     }
     const bool gives_up = !quiet_ && below(30) == 0;
     if (gives_up || (conversion.turn == Queue::Turn::kDeadlock && node.own.to == to)) {
@@ -236,6 +231,12 @@ class Simulation {
     Entry announced = node.own;
     announced.to = to;
     store(node, announced);
+  }
+
+  void take_token(Node& node, const Entry& entry) {
+    store(node, entry);
+    converted_ = node.own.mod;
+    grant(node, converted_);
   }
 
   // As the transaction compares it.
@@ -270,6 +271,7 @@ class Simulation {
   std::vector<Queue> seen_by_;  ///< The lock at each revision.
   std::array<Node, kNodes> nodes_;
   int64_t last_token_ = 0;
+  int64_t converted_ = 0;  ///< The last one of a conversion.
   uint64_t grants_ = 0;
   uint64_t conversions_ = 0;
   bool quiet_ = false;
