@@ -70,13 +70,9 @@ void LateBackend::try_now() {
   const auto body = [this, prepare = prepare_, outlet = outlet_] {
     outlet->post([this, prepared = prepare()] { take(prepared); });
   };
-  try {
-    worker_thread(body).detach();
-  } catch (const std::system_error& error) {
-    trouble_ =
-        fmt::format("it cannot be tried, for there is no thread to be had: {}", error.what());
-    try_later();
-  }
+  if (detached_thread("try " + shown_url(url_), body)) return;
+  trouble_ = "it cannot be tried, for there is no thread to be had";
+  try_later();
 }
 
 void LateBackend::take(const Prepared& prepared) {
@@ -84,10 +80,16 @@ void LateBackend::take(const Prepared& prepared) {
     trouble_ = prepared.error();
     return try_later();
   }
+  try {
+    passed_on_ = std::make_unique<Events>(*this, *events_);
+    made_ = (*prepared)(loop_);
+    made_->start(*passed_on_);
+  } catch (const std::system_error& error) {  // It has threads of its own.
+    made_.reset();
+    trouble_ = fmt::format("it cannot be started: {}", error.what());
+    return try_later();
+  }
   spdlog::info("{} is there now", shown_url(url_));
-  made_ = (*prepared)(loop_);
-  passed_on_ = std::make_unique<Events>(*this, *events_);
-  made_->start(*passed_on_);
   if (!made_->traits().joins) unjoined_.clear();
   std::vector<std::string> lockspaces;
   for (const auto& [lockspace, unjoined] : unjoined_) lockspaces.push_back(lockspace);
@@ -97,7 +99,7 @@ void LateBackend::take(const Prepared& prepared) {
 
 void LateBackend::join_now(const std::string& lockspace) {
   const auto found = unjoined_.find(lockspace);
-  if (found == unjoined_.end()) return;  // The table has left it.
+  if (found == unjoined_.end()) return;
   found->second.query = QueryId{++last_query_};
   made_->join(found->second.query, lockspace, found->second.mode);
 }
@@ -105,6 +107,7 @@ void LateBackend::join_now(const std::string& lockspace) {
 void LateBackend::join_later(const std::string& lockspace, Duration retry) {
   outlet_->after(retry, [this, lockspace] {
     // What the backend itself knows to be in vain is not tried.
+    if (!unjoined_.contains(lockspace)) return;  // The table has left it.
     made_->trouble().empty() ? join_now(lockspace) : join_later(lockspace, retry_);
   });
 }

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
+#include <spdlog/spdlog.h>
+
 #include <csignal>
 #include <functional>
+#include <string_view>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -24,6 +28,18 @@ inline std::thread worker_thread(std::function<void()> body, int own = 0) {
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return thread;
+}
+
+/// A thread "to" do something, that nobody joins. False, and an error in the log, where the host
+/// has no more threads.
+inline bool detached_thread(std::string_view to, std::function<void()> body) {
+  try {
+    worker_thread(std::move(body)).detach();
+    return true;
+  } catch (const std::system_error& error) {
+    spdlog::error("there is no thread to {}: {}", to, error.what());
+    return false;
+  }
 }
 
 }  // namespace lockfs

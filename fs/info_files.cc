@@ -54,6 +54,7 @@ std::string LockFs::traits_text() const {
                         {"shared_modes", traits.shared_modes},
                         {"fifo", traits.fifo},
                         {"contention_hints", traits.contention_hints},
+                        {"strict_turns", traits.strict_turns},
                         {"slots", traits.slots},
                         {"other_nodes", traits.other_nodes},
                         {"sees_other_nodes", traits.sees_other_nodes},

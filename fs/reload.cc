@@ -28,7 +28,6 @@ void Reload::run(const std::function<void(bool changed)>& done) {
     spdlog::warn("SIGHUP: {} is still being read; does its filesystem answer?", options_.config);
     return done(false);
   }
-  reading_ = true;
   const auto read = [this, way = way_, argc = argc_, argv = argv_, config = options_.config, done] {
     const Read fresh = parse_options_again(argc, argv, config);
     const std::lock_guard lock(way->mutex);
@@ -39,7 +38,8 @@ void Reload::run(const std::function<void(bool changed)>& done) {
     });
   };
   // Never waited for: what it reads may never answer. The process ends without it.
-  worker_thread(read).detach();
+  reading_ = detached_thread("read " + options_.config, read);
+  if (!reading_) done(false);
 }
 
 bool Reload::take(const Read& fresh) {

@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <utility>
 
 #include "backends/byte_lock.h"
 #include "backends/dlm/libdlm.h"
@@ -134,14 +135,17 @@ LockErrc KernelLockspace::leave(bool force) {
     set_bytes(marker_, ByteLock::kRead, kMemberByte, kMemberByte);
     return LockErrc::kBusy;
   }
-  const auto release = [name = name_, handle = handle_] {
+  const dlm_lshandle_t handle = std::exchange(handle_, nullptr);
+  const auto release = [name = name_, handle] {
     return dlm_release_lockspace(name.c_str(), handle, 1);
   };
-  handle_ = nullptr;
   [[maybe_unused]] const int cut = ftruncate(marker_, 0);
   if (other == 0) return release() == 0 ? LockErrc::kOk : LockErrc::kUnreachable;
-  spdlog::warn("dlm: the host has left {} once pid {} has closed it", name_, other);
-  worker_thread(release).detach();
+  if (detached_thread("leave " + name_, release)) {
+    spdlog::warn("dlm: the host has left {} once pid {} has closed it", name_, other);
+  } else {
+    dlm_close_lockspace(handle);
+  }
   return LockErrc::kOk;
 }
 

@@ -86,14 +86,15 @@ std::vector<std::pair<std::string, std::string>> FileBackend::status() const {
 }
 
 FileBackend::~FileBackend() {
-  if (!thread_.joinable()) return;
-  {
-    const std::lock_guard guard(mutex_);
-    stopped_ = true;
+  if (thread_.joinable()) {
+    {
+      const std::lock_guard guard(mutex_);
+      stopped_ = true;
+    }
+    submit([](FileClaims&) {});
+    thread_.join();
   }
-  submit([](FileClaims&) {});
-  thread_.join();
-  close(wake_);
+  if (wake_ >= 0) close(wake_);
 }
 
 void FileBackend::start(ClaimEvents& events) {

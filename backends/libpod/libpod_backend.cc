@@ -2,12 +2,14 @@
 #include "backends/libpod/libpod_backend.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <fstream>
+#include <system_error>
 #include <utility>
 
 #include "backends/worker_thread.h"
@@ -75,15 +77,24 @@ void LibpodBackend::acquire(ClaimId claim, std::string_view /*lockspace*/, std::
   const auto id = id_of(name);
   if (!may_write_) return events_->failed(claim, LockErrc::kNotSupported);
   if (!id || !locks_->is_allocated(*id)) return events_->failed(claim, LockErrc::kNotFound);
+  libpod::LockThread* thread = thread_of(*id);
+  if (thread == nullptr) return events_->failed(claim, LockErrc::kLimit);
   claims_[claim] = {*id, false};
-  auto& thread = threads_[*id];
-  if (!thread) {
-    thread = std::make_unique<libpod::LockThread>(
-        locks_, *id, [this, outlet = outlet_](ClaimId asked, LockErrc result) {
-          outlet->post([this, asked, result] { answered(asked, result); });
-        });
-  }
   thread->acquire(claim, now);
+}
+
+libpod::LockThread* LibpodBackend::thread_of(uint32_t id) {
+  const auto known = threads_.find(id);
+  if (known != threads_.end()) return known->second.get();
+  const auto answer = [this, outlet = outlet_](ClaimId asked, LockErrc result) {
+    outlet->post([this, asked, result] { answered(asked, result); });
+  };
+  try {
+    return (threads_[id] = std::make_unique<libpod::LockThread>(locks_, id, answer)).get();
+  } catch (const std::system_error& error) {
+    spdlog::error("there is no thread to take podman's lock {}: {}", id, error.what());
+    return nullptr;
+  }
 }
 
 void LibpodBackend::answered(ClaimId claim, LockErrc result) {
@@ -151,10 +162,13 @@ void LibpodBackend::list(QueryId query, std::string_view /*lockspace*/) {
 
 // podman may be within a change of its own: not on the loop.
 void LibpodBackend::change(QueryId query, std::function<LockErrc(libpod::Locks&)> work) {
-  worker_thread([this, outlet = outlet_, locks = locks_, query, work = std::move(work)] {
-    const LockErrc result = work(*locks);
-    outlet->post([this, query, result] { events_->answered(query, result, {}); });
-  }).detach();
+  const bool runs = detached_thread(
+      "change a lock of podman's",
+      [this, outlet = outlet_, locks = locks_, query, work = std::move(work)] {
+        const LockErrc result = work(*locks);
+        outlet->post([this, query, result] { events_->answered(query, result, {}); });
+      });
+  if (!runs) events_->answered(query, LockErrc::kLimit, {});
 }
 
 void LibpodBackend::pin(QueryId query, std::string_view /*lockspace*/, std::string_view name,

@@ -42,6 +42,8 @@ class LibpodBackend final : public LockBackend {
     uint32_t id = 0;
     bool held = false;
   };
+  /// Null: the host has no more threads.
+  libpod::LockThread* thread_of(uint32_t id);
   void answered(ClaimId claim, LockErrc result);
   void grant(ClaimId claim);
   bool holds(uint32_t id) const;

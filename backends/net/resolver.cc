@@ -7,7 +7,6 @@
 #include <sys/un.h>
 
 #include <array>
-#include <system_error>
 #include <utility>
 
 #include "backends/worker_thread.h"
@@ -81,13 +80,10 @@ void resolve(const std::shared_ptr<Outlet>& outlet, const Endpoint& server,
   }
   if (is_number(server.host)) return outlet->post([tell, what = look_up(server)] { tell(what); });
   outlet->after(kResolveTime, [tell] { tell({{}, "nobody tells its address"}); });
-  try {
-    worker_thread([outlet, server, tell] {
-      outlet->post([tell, what = look_up(server)] { tell(what); });
-    }).detach();
-  } catch (const std::system_error& error) {  // No more threads.
-    outlet->post([tell, why = std::string(error.what())] { tell({{}, why}); });
-  }
+  const bool runs = detached_thread("resolve " + server.host, [outlet, server, tell] {
+    outlet->post([tell, what = look_up(server)] { tell(what); });
+  });
+  if (!runs) outlet->post([tell] { tell({{}, "there is no thread to resolve its name"}); });
 }
 
 }  // namespace lockfs::net

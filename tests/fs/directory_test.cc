@@ -17,11 +17,6 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 
 constexpr size_t kMiB = size_t{1} << 20;
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
 constexpr auto kWhy = "sanitizers keep what was freed, and shadows of it";
 
 using Dir = std::unique_ptr<DIR, int (*)(DIR*)>;

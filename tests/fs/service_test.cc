@@ -2,6 +2,7 @@
 // As a service: what systemd is told and when, and what SIGHUP changes.
 #include <signal.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -273,6 +274,27 @@ TEST_F(ServiceTest, SighupFollowsALinkThatLeadsElsewhereByNow) {
     unlink((base + name).c_str());
   }
   for (const std::string name : {"v1", "v2"}) rmdir((base + name).c_str());
+}
+
+// The file is read on a thread. A daemon that dies of the want of one takes all locks along.
+TEST_F(ServiceTest, SighupWithoutRoomForAThreadIsRefusedInWords) {
+  if (kSanitized) GTEST_SKIP() << "its address space has no end";
+  const Mount mount = mount_with("capacity = 5");
+  configure("capacity = 6");
+  rlimit before{};
+  rlimit now{};
+  ASSERT_EQ(prlimit(mount.daemon(), RLIMIT_AS, nullptr, &before), 0);
+  now = before;
+  std::ifstream pages("/proc/" + std::to_string(mount.daemon()) + "/statm");
+  pages >> now.rlim_cur;
+  now.rlim_cur = now.rlim_cur * static_cast<rlim_t>(getpagesize()) + (1U << 20U);
+  ASSERT_EQ(prlimit(mount.daemon(), RLIMIT_AS, &now, nullptr), 0);
+  kill(mount.daemon(), SIGHUP);
+  EXPECT_TRUE(says(mount, "there is no thread to read " + file())) << mount.log();
+  EXPECT_EQ(setting(mount, "capacity"), "5");
+  ASSERT_EQ(prlimit(mount.daemon(), RLIMIT_AS, &before, nullptr), 0);
+  kill(mount.daemon(), SIGHUP);
+  EXPECT_TRUE(eventually([&] { return setting(mount, "capacity") == "6"; })) << mount.log();
 }
 
 TEST_F(ServiceTest, SighupWithoutAFileSaysSo) {

@@ -17,6 +17,13 @@ inline constexpr const char* kUnlikeProcesses =
 inline constexpr const char* kUnlikeProcesses = nullptr;
 #endif
 
+/// By a sanitizer all takes more memory, which is never given back, and more time.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kSanitized = true;
+#else
+inline constexpr bool kSanitized = false;
+#endif
+
 /// A real mount of the lockfs binary under test, at a directory of its own, served by a process of
 /// its own. Unmounted and gone when this ends. Throws std::runtime_error if it cannot mount.
 class Mount {

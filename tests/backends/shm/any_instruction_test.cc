@@ -12,15 +12,10 @@
 #include <vector>
 
 #include "tests/backends/shm/segment_memory.h"
+#include "tests/support/mount.h"
 
 namespace lockfs::shm::test {
 namespace {
-
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr bool kTooSlow = true;
-#else
-constexpr bool kTooSlow = false;
-#endif
 
 constexpr uint32_t kLocks = 4;  // One chain each; names share chains.
 const std::vector<std::string> kNames = {"a", "b", "c", "d"};
@@ -122,7 +117,7 @@ class AnyInstruction : public testing::TestWithParam<Scenario> {
 };
 
 TEST_P(AnyInstruction, LeavesASegmentThatTheNextMountMends) {
-  if (kTooSlow) GTEST_SKIP() << "a sanitizer's instructions are not ours";
+  if (lockfs::test::kSanitized) GTEST_SKIP() << "a sanitizer's instructions are not ours";
   const Scenario& scenario = GetParam();
   SegmentMemory memory(kLocks);
   LockSegment segment = memory.segment();

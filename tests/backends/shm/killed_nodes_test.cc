@@ -20,6 +20,7 @@
 
 #include "backends/shm/shared_segment.h"
 #include "tests/backends/shm/segment_file.h"
+#include "tests/support/mount.h"
 
 namespace lockfs::shm::test {
 namespace {
@@ -169,11 +170,8 @@ class Worker {
 
 int kills() {
   const char* wanted = getenv("LOCKFS_KILLS");
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-  return wanted != nullptr ? atoi(wanted) : 500;
-#else
-  return wanted != nullptr ? atoi(wanted) : 10000;
-#endif
+  if (wanted != nullptr) return atoi(wanted);
+  return lockfs::test::kSanitized ? 500 : 10000;
 }
 
 TEST(KilledNodes, LeaveNoWrongGrantAndNothingBehind) {
