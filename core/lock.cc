@@ -2,6 +2,8 @@
 #include "core/lock.h"
 
 #include <algorithm>
+#include <numeric>
+#include <utility>
 
 namespace lockfs {
 namespace {
@@ -59,22 +61,23 @@ bool Lock::must_queue(Share want) const {
 bool Lock::conversion_deadlock(const Owner& owner, Share want) const {
   if (!queues) return false;
   // A converter waits for those whose held mode its wanted mode does not go with. Follow that
-  // from `owner` through other converters: a way back to `owner` never ends.
-  std::vector<const Owner*> seen;
-  std::vector<Share> open = {want};
-  while (!open.empty()) {
-    const Share wanted = open.back();
-    open.pop_back();
-    if (!seen.empty() && !compatible(wanted, owner.held)) return true;
-    queues->converting.any([&](const Owner& other) {
-      if (&other == &owner || compatible(wanted, other.held)) return false;
-      if (std::find(seen.begin(), seen.end(), &other) != seen.end()) return false;
-      seen.push_back(&other);
-      open.push_back(other.wait->request.want);
+  // from `owner` through other converters: a way back to `owner` never ends. Whom a converter waits
+  // for follows from what it wants, and of that there is little.
+  std::array<Share, kModeCount + 1> wanted{want};
+  std::array<bool, kModeCount + 1> known{};
+  known.at(queue_of(want)) = true;
+  size_t count = 1;
+  bool returns = false;
+  for (size_t i = 0; i < count && !returns; ++i) {
+    returns = queues->converting.any([&](const Owner& other) {
+      if (&other == &owner || compatible(wanted.at(i), other.held)) return false;
+      const Share next = other.wait->request.want;
+      if (!compatible(next, owner.held)) return true;
+      if (!std::exchange(known.at(queue_of(next)), true)) wanted.at(count++) = next;
       return false;
     });
   }
-  return false;
+  return returns;
 }
 
 Owner* Lock::next_grantable() const {
@@ -140,14 +143,9 @@ Owner* Lock::beside(const Owner& waiter) const {
   return queues->waiting.at(queue_of(want)).before(waiter.wait->sequence);
 }
 
-bool Lock::any_blocker(const Owner& waiter, const std::function<bool(Owner&)>& visit) const {
-  if (any_holder_against(waiter, visit)) return true;
-  for (Owner* ahead : nearest_ahead(waiter)) {
-    for (; ahead != nullptr; ahead = beside(*ahead)) {
-      if (visit(*ahead)) return true;
-    }
-  }
-  return false;
+size_t Lock::holders() const {
+  const size_t held = std::accumulate(granted.begin(), granted.end(), size_t{slots_held});
+  return held + (queues ? queues->converting.size() : 0);
 }
 
 Mode Lock::needed(const Owner* owner, Share want) const {

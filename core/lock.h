@@ -143,8 +143,8 @@ uint64_t lock_inode(uint32_t lockspace, std::string_view name);
 
 /// One lock: who holds it, who waits, and the rules between them. It knows no time, no claim's
 /// protocol and nobody outside: LockTable drives it. Every step is O(1) on average, or O(log n) in
-/// the waiters, except that waiting conversions are looked through one by one (they are few: of two
-/// that block each other the later is refused).
+/// the waiters, except that waiting conversions are looked through one by one (mostly they are few:
+/// of two that block each other the later is refused).
 struct Lock {
   Lockspace* space = nullptr;
   const std::string* key = nullptr;  ///< Its name, as the lockspace's map has it.
@@ -192,14 +192,12 @@ struct Lock {
   bool conversion_deadlock(const Owner& owner, Share want) const;
   /// The next to be granted, or null.
   Owner* next_grantable() const;
-  /// Those that `waiter` waits for, until `visit` returns true; of waiters that wait for each
-  /// other only the nearest, which leads to the rest.
-  bool any_blocker(const Owner& waiter, const std::function<bool(Owner&)>& visit) const;
-  /// Of these, those that hold, conversions ahead of it included: the same for all new requests of
-  /// one share. May visit one twice.
+  /// Those that hold and that `waiter` waits for, conversions ahead of it included, until `visit`
+  /// returns true. It goes through all `holders()`, and may visit one twice.
   bool any_holder_against(const Owner& waiter, const std::function<bool(Owner&)>& visit) const;
-  /// Of these, the new requests: the nearest of each queue, else null; beside() leads to the
-  /// others.
+  size_t holders() const;  ///< How many that goes through.
+  /// The new requests that `waiter` waits for: the nearest of each queue, else null; beside() leads
+  /// to the others.
   std::array<Owner*, kModeCount + 1> nearest_ahead(const Owner& waiter) const;
   /// The next ahead of a new request in its queue for which it does not wait itself, or null.
   Owner* beside(const Owner& waiter) const;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "core/wait_for_graph.h"
 
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <set>
@@ -41,6 +42,15 @@ pid_t WaitForGraph::releaser(const Owner& holder) {
   return holder.process != 0 ? holder.process : holder.client.pid;
 }
 
+WaitForGraph::Against WaitForGraph::against(const Owner& waiter) {
+  const Share want = waiter.wait->request.want;
+  const bool converting = waiter.wait->converting;
+  // It does not wait for what it holds itself. Of those who would, two that hold and want the same
+  // block each other, so there is one.
+  const bool alone = converting && (want.is_slot() || !compatible(want, waiter.held));
+  return {waiter.lock, want.mode, want.slots, converting, alone ? &waiter : nullptr};
+}
+
 // A search for a way from a wait back to its own process, along which nobody can do anything but
 // wait. Ways are found first, the shortest before others, and then their processes are asked, for
 // that is dear.
@@ -72,26 +82,31 @@ class WaitForGraph::Search {
   void come_to_those_ahead(Owner& waiter);
   bool is_certain();
   bool is_stuck(const Owner& holder);
-  bool spend_visit() { return visits_ != 0 && --visits_ != 0; }
+  bool spend(size_t visits) {
+    visits_ -= std::min(visits_, visits);
+    return visits_ != 0;
+  }
+  using Held = std::tuple<pid_t, const Lock*, size_t>;  ///< With so many descriptions.
+  Held held_by(pid_t process, const Owner& holder) const;
 
   const WaitForGraph& graph_;
   Owner& start_;
   size_t visits_ = kMostVisits;
   size_t asks_ = kMostAsked;
-  std::map<std::pair<pid_t, const Lock*>, bool> stuck_;  ///< What is known of processes.
+  std::map<Held, bool> stuck_;  ///< What is known of processes.
   // Of one find_way().
   std::unordered_map<const Owner*, Step> reached_;
   std::deque<Owner*> open_;  ///< Of the reached, those to go on from.
-  std::set<std::tuple<const Lock*, Mode, uint32_t>> wanted_;  ///< Whose holders were visited.
-  std::unordered_set<const Owner*> passed_;                   ///< They, and those beside them.
-  std::unordered_set<pid_t> processes_;                       ///< Whose waits were reached.
+  std::set<Against> against_;                ///< Whose holders were visited.
+  std::unordered_set<const Owner*> passed_;  ///< They, and those beside them.
+  std::unordered_set<pid_t> processes_;      ///< Whose waits were reached.
   Step last_;
 };
 
 bool WaitForGraph::Search::find_way() {
   reached_.clear();
   open_.clear();
-  wanted_.clear();
+  against_.clear();
   passed_.clear();
   processes_.clear();
   reach(start_, {});
@@ -105,19 +120,15 @@ bool WaitForGraph::Search::find_way() {
 }
 
 bool WaitForGraph::Search::come_to_holders(Owner& waiter) {
-  const Share want = waiter.wait->request.want;
-  const auto visited = std::make_tuple(waiter.lock, want.mode, want.slots);
-  if (!waiter.wait->converting && !wanted_.insert(visited).second) return false;
-  last_ = {};
-  waiter.lock->any_holder_against(
-      waiter, [&](Owner& holder) { return !spend_visit() || come_to_holder(waiter, holder); });
-  return last_.from != nullptr;
+  if (!against_.insert(against(waiter)).second || !spend(waiter.lock->holders())) return false;
+  return waiter.lock->any_holder_against(
+      waiter, [&](Owner& holder) { return come_to_holder(waiter, holder); });
 }
 
 bool WaitForGraph::Search::come_to_holder(Owner& waiter, Owner& holder) {
   const pid_t process = releaser(holder);
   if (process == 0) return false;
-  const auto known = stuck_.find({process, holder.lock});
+  const auto known = stuck_.find(held_by(process, holder));
   if (known != stuck_.end() && !known->second) return false;
   if (process == start_.wait->process) {
     last_ = {&waiter, &holder};
@@ -125,7 +136,7 @@ bool WaitForGraph::Search::come_to_holder(Owner& waiter, Owner& holder) {
   }
   const auto waits = graph_.waiting_.find(process);
   if (waits == graph_.waiting_.end() || !processes_.insert(process).second) return false;
-  for (Owner* at = waits->second; at != nullptr && spend_visit(); at = at->wait->same_prev) {
+  for (Owner* at = waits->second; at != nullptr && spend(1); at = at->wait->same_prev) {
     reach(*at, {&waiter, &holder});
   }
   return false;
@@ -133,7 +144,7 @@ bool WaitForGraph::Search::come_to_holder(Owner& waiter, Owner& holder) {
 
 void WaitForGraph::Search::come_to_those_ahead(Owner& waiter) {
   for (Owner* ahead : waiter.lock->nearest_ahead(waiter)) {
-    while (ahead != nullptr && passed_.insert(ahead).second && spend_visit()) {
+    while (ahead != nullptr && passed_.insert(ahead).second && spend(1)) {
       reach(*ahead, {&waiter, nullptr});
       ahead = waiter.lock->beside(*ahead);
     }
@@ -148,14 +159,20 @@ bool WaitForGraph::Search::is_certain() {
   return true;
 }
 
+// One descriptor is the lock's; that of start, when it waits for another one's, is a second.
+WaitForGraph::Search::Held WaitForGraph::Search::held_by(pid_t process, const Owner& holder) const {
+  const bool beside_start = process == start_.wait->process && holder.lock == start_.lock;
+  return {process, holder.lock, beside_start && &holder != &start_ ? 2 : 1};
+}
+
 // Can the process that holds this do nothing about it?
 bool WaitForGraph::Search::is_stuck(const Owner& holder) {
   const pid_t process = releaser(holder);
-  const auto [known, is_new] = stuck_.try_emplace({process, holder.lock}, false);
+  const Held held = held_by(process, holder);
+  const auto [known, is_new] = stuck_.try_emplace(held, false);
   if (!is_new || asks_ == 0) return known->second;
   --asks_;
-  // One descriptor is the lock's; start's is another one.
-  const size_t descriptions = process == start_.wait->process && holder.lock == start_.lock ? 2 : 1;
+  const size_t descriptions = std::get<size_t>(held);
   known->second =
       graph_.processes_.sole_releaser(process, holder.since, holder.lock->inode(), descriptions);
   return known->second;

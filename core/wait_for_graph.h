@@ -2,6 +2,7 @@
 #pragma once
 #include <sys/types.h>
 
+#include <tuple>
 #include <unordered_map>
 #include <vector>
 
@@ -27,7 +28,7 @@ class WaitForGraph {
   /// Would `owner`, which has just been queued, wait for itself for certain? False as well when
   /// to find that out takes more than these:
   bool deadlocked(Owner& owner) const;
-  static constexpr size_t kMostVisits = 10000;  ///< Of holders and waiters, 2 ms.
+  static constexpr size_t kMostVisits = 10000;  ///< Holders and waiters gone through, 2 ms.
   static constexpr size_t kMostAsked = 32;      ///< Of processes, about 0.1 ms each.
 
   struct Row {
@@ -43,6 +44,12 @@ class WaitForGraph {
   class Cycles;
   /// Whose process alone may let go of what `holder` holds; 0: nobody's that is known, or time's.
   static pid_t releaser(const Owner& holder);
+  /// Waits with the same of this are held up by the same holders, of which they are none: most of a
+  /// lock have one of few.
+  using Against = std::tuple<const Lock*, Mode, uint32_t, bool, const Owner*>;
+  static Against against(const Owner& waiter);
+  static std::vector<const Owner*> first_holders(const Owner& waiter);
+  static void add_those_ahead(const Owner& waiter, std::vector<const Owner*>& out);
 
   Processes& processes_;
   std::unordered_map<pid_t, uint32_t> holds_;

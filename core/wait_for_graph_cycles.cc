@@ -2,7 +2,6 @@
 // All waits at once, for those who look.
 #include <algorithm>
 #include <map>
-#include <tuple>
 #include <utility>
 
 #include "core/strong_components.h"
@@ -46,22 +45,17 @@ class WaitForGraph::Cycles {
   std::vector<size_t> components_;
   std::unordered_map<const Owner*, size_t> waits_;
   std::unordered_map<pid_t, size_t> processes_;
-  std::map<std::tuple<const Lock*, Mode, uint32_t>, size_t> wanted_;
+  std::map<Against, size_t> against_;
   std::unordered_map<const Owner*, size_t> passed_;  ///< A waiter, and those beside it.
 };
 
 void WaitForGraph::Cycles::add(Owner& waiter) {
   const size_t wait = node(waits_, &waiter);
   if (waiter.wait->process != 0) link(node(processes_, waiter.wait->process), wait);
-  if (waiter.wait->converting) {  // It does not wait for what it holds itself.
-    link_holders(waiter, wait);
-  } else {
-    const Share want = waiter.wait->request.want;
-    const auto nodes = edges_.size();
-    const size_t holders = node(wanted_, std::make_tuple(waiter.lock, want.mode, want.slots));
-    link(wait, holders);
-    if (edges_.size() != nodes) link_holders(waiter, holders);
-  }
+  const auto nodes = edges_.size();
+  const size_t holders = node(against_, against(waiter));
+  link(wait, holders);
+  if (edges_.size() != nodes) link_holders(waiter, holders);
   for (Owner* ahead : waiter.lock->nearest_ahead(waiter)) {
     if (ahead != nullptr) link(wait, passed(*ahead));
   }
@@ -89,16 +83,35 @@ size_t WaitForGraph::Cycles::passed(Owner& nearest) {
   return first;
 }
 
+// Each once, though a conversion is one that holds and one that is ahead.
+std::vector<const Owner*> WaitForGraph::first_holders(const Owner& waiter) {
+  std::vector<const Owner*> out;
+  waiter.lock->any_holder_against(waiter, [&](Owner& holder) {
+    if (std::find(out.begin(), out.end(), &holder) == out.end()) out.push_back(&holder);
+    return out.size() >= kMaxBlockers;
+  });
+  return out;
+}
+
+// Of those who wait for each other only the nearest, which leads to the rest.
+void WaitForGraph::add_those_ahead(const Owner& waiter, std::vector<const Owner*>& out) {
+  for (const Owner* ahead : waiter.lock->nearest_ahead(waiter)) {
+    for (; ahead != nullptr && out.size() < kMaxBlockers; ahead = waiter.lock->beside(*ahead)) {
+      out.push_back(ahead);
+    }
+  }
+}
+
 std::vector<WaitForGraph::Row> WaitForGraph::rows() const {
   std::vector<Row> rows;
   Cycles cycles(*this);
+  std::map<Against, std::vector<const Owner*>> holders;
   for (const auto& [process, last] : waiting_) {
     for (const Owner* owner = last; owner != nullptr; owner = owner->wait->same_prev) {
-      Row row{owner, {}, cycles.contains(*owner)};
-      owner->lock->any_blocker(*owner, [&](Owner& blocker) {
-        row.blockers.push_back(&blocker);
-        return row.blockers.size() >= kMaxBlockers;
-      });
+      const auto [known, is_new] = holders.try_emplace(against(*owner));
+      if (is_new) known->second = first_holders(*owner);
+      Row row{owner, known->second, cycles.contains(*owner)};
+      add_those_ahead(*owner, row.blockers);
       rows.push_back(std::move(row));
     }
   }

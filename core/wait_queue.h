@@ -15,6 +15,7 @@ template <typename T>
 class WaitQueue {
  public:
   bool empty() const { return live_ == 0; }
+  size_t size() const { return live_; }
   T* front() const { return entries_[head_].item; }
 
   /// `place` is not in the queue.

@@ -85,6 +85,16 @@ TEST_F(LockTableDeadlock, AHolderThatGaveItsOnlyDescriptorAwayIsNotItsReleaser) 
   EXPECT_EQ(processes.asked.back().inode, lock().inode());
 }
 
+TEST_F(LockTableDeadlock, AConversionThatIsAskedForLastClosesTheRing) {
+  processes.descriptions_each = 1;  // What it converts, and nothing else of that lock.
+  const OwnerId converts = holder(Mode::kPR, pid(0), "a");
+  holder(Mode::kCR, pid(1), "a");
+  holder(Mode::kEX, pid(2), "b");
+  waiter(Mode::kPW, pid(2), "a");  // Behind p0's PR.
+  waiter(Mode::kEX, pid(1), "b");
+  EXPECT_EQ(ask(converts, Mode::kEX), LockErrc::kDeadlock);  // Behind p1's CR.
+}
+
 TEST_F(LockTableDeadlock, IsSeenThroughAWaiterAheadInTheQueue) {
   // p1 holds b and waits for a behind p2's wait; p0 holds a and asks for b.
   holder(Mode::kPR, pid(0), "a");
@@ -256,19 +266,48 @@ TEST_F(ManyHolders, AfterSoManyVisitsTheSearchIsGivenUp) {
   EXPECT_EQ(ask(open(pid(0)), Mode::kEX), std::nullopt);
 }
 
+std::chrono::nanoseconds cpu() {
+  timespec time{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+}
+
+// That they are gone through counts as well, though they go with what is wanted.
+TEST_F(ManyHolders, ConversionsBehindThemAreNoLongSearch) {
+  std::vector<OwnerId> converts;
+  for (int i = 0; i < 40000; ++i) holder(Mode::kNL, pid(3));
+  for (int i = 0; i < 5000; ++i) converts.push_back(holder(Mode::kCR, pid(1)));
+  holder(Mode::kCW, pid(2));
+  holder(Mode::kEX, pid(1), "b");
+  processes.with_threads.insert(pid(1));
+  const auto before = cpu();
+  for (const OwnerId owner : converts) ask(owner, Mode::kPR);
+  EXPECT_EQ(lock().waiters(), converts.size());
+  const OwnerId last = holder(Mode::kCR, pid(4));
+  ask(last, Mode::kEX);  // Looks for those that it blocks, and that block it.
+  holder(Mode::kEX, pid(0), "mine");
+  EXPECT_EQ(ask(open(pid(0), "b"), Mode::kEX), std::nullopt);
+  EXPECT_EQ(table.waits().size(), converts.size() + 2);
+  EXPECT_LT(cpu() - before, std::chrono::milliseconds(500));
+}
+
 TEST_F(ManyHolders, WaitsLooksAtEachOnce) {
   fill(1000, 300);
   waiter(Mode::kEX, pid(-2), "mine");
-  const auto cpu = [] {
-    timespec time{};
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
-    return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
-  };
   const auto before = cpu();
   const auto rows = table.waits();
   EXPECT_LT(cpu() - before, std::chrono::milliseconds(50));
   EXPECT_EQ(rows.size(), 1000U + 300U + 1U);
   for (const auto& row : rows) EXPECT_FALSE(row.cycle);
+}
+
+/// All that a wait waits for.
+void each_blocker(const Owner& waiter, const std::function<void(Owner&)>& visit) {
+  const auto visit_all = [&](Owner& holder) { return visit(holder), false; };
+  waiter.lock->any_holder_against(waiter, visit_all);
+  for (Owner* ahead : waiter.lock->nearest_ahead(waiter)) {
+    for (; ahead != nullptr; ahead = waiter.lock->beside(*ahead)) visit(*ahead);
+  }
 }
 
 /// Does a wait come back to its process, by looking at all? What waits() is to say.
@@ -279,7 +318,7 @@ bool waits_for_itself(const Owner& start, const std::vector<const Owner*>& waite
   while (!open.empty()) {
     const Owner& waiter = *open.back();
     open.pop_back();
-    waiter.lock->any_blocker(waiter, [&](Owner& blocker) {
+    each_blocker(waiter, [&](Owner& blocker) {
       const bool holds = blocker.holding && blocker.held.above_null();
       const pid_t process = blocker.wait ? blocker.wait->process : blocker.client.pid;
       found = found || (holds && process == start.wait->process);
@@ -287,7 +326,6 @@ bool waits_for_itself(const Owner& start, const std::vector<const Owner*>& waite
         const bool follows = holds ? next->wait->process == process : next == &blocker;
         if (follows && seen.insert(next).second) open.push_back(next);
       }
-      return false;
     });
   }
   return found;

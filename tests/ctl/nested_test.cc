@@ -42,7 +42,8 @@ TEST_F(LockctlNested, ScriptsThatWaitForEachOtherAreADeadlock) {
     EXPECT_THAT(out, AllOf(ContainsRegex("waits for default/a .*DEADLOCK"),
                            ContainsRegex("waits for default/b .*DEADLOCK")))
         << out;
-    for (const json& wait : json::parse(lockctl({"waits", "--json"}).out).at("waits")) {
+    const json all = json::parse(lockctl({"waits", "--json"}).out);
+    for (const json& wait : all.at("waits")) {
       EXPECT_TRUE(wait.at("cycle"));
       EXPECT_TRUE(wait.at("waits_for").at(0).at("inherited"));
     }
