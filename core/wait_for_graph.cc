@@ -96,7 +96,7 @@ class WaitForGraph::Search {
   std::map<Held, bool> stuck_;  ///< What is known of processes.
   // Of one find_way().
   std::unordered_map<const Owner*, Step> reached_;
-  std::deque<Owner*> open_;  ///< Of the reached, those to go on from.
+  std::deque<Owner*> open_;                  ///< Of the reached, those to go on from.
   std::set<Against> against_;                ///< Whose holders were visited.
   std::unordered_set<const Owner*> passed_;  ///< They, and those beside them.
   std::unordered_set<pid_t> processes_;      ///< Whose waits were reached.

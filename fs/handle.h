@@ -18,7 +18,8 @@ namespace lockfs {
 /// What is read from an open file: made as a whole, read in pieces. A read at offset 0, and the
 /// first after a write or an end of file, begins a new text; `base` is the offset it began at.
 struct Cursor {
-  std::string text;
+  std::string text;   ///< Freed when its end was read.
+  size_t length = 0;  ///< Of the text.
   uint64_t base = 0;
   bool fresh = true;  ///< The next read makes a new text.
 };

@@ -60,9 +60,11 @@ LockFs::LockFs(EventLoop& loop, const Options& options, Backends backends)
       table_(loop.timers, processes_, *this),
       painter_(table_, processes_, loop.timers),
       log_limit_(loop.timers),
-      events_(table_.journal, [this](uint64_t number, const Happening& happening) {
-        return event_line(number, happening);
-      }) {
+      events_(table_.journal,
+              [this](uint64_t number, const Happening& happening) {
+                return event_line(number, happening);
+              }),
+      long_texts_(loop) {
   // So that the stream is never empty: tail takes a file of no bytes for one that it cannot seek.
   table_.journal.add(Happening::Kind::kStarted, loop.timers.now(), {}, {});
   table_.journal.on_new = [this] { note_event(); };
@@ -153,8 +155,8 @@ off_t LockFs::stream_size(const LockNode& node) const {
   for (const HandleId id : node.handles) {
     const Handle* handle = handles_.find(id);
     const Owner* own = handle != nullptr ? table_.find(handle->owner) : nullptr;
-    if (own == nullptr || handle->cursor.text.empty()) continue;
-    const size_t length = handle->cursor.text.size();
+    if (own == nullptr || handle->cursor.length == 0) continue;
+    const size_t length = handle->cursor.length;
     const size_t next = handle->seen != own->lock->changes ? length : 0;
     return static_cast<off_t>(handle->cursor.base + length + next);
   }

@@ -18,6 +18,7 @@
 #include "fs/fuse.h"
 #include "fs/handle.h"
 #include "fs/log_limit.h"
+#include "fs/long_texts.h"
 #include "fs/name_list.h"
 #include "fs/node_table.h"
 #include "fs/options.h"
@@ -125,7 +126,7 @@ class LockFs final : public LockObserver {
     HandleId through = HandleId::kNone;
   };
   using PosixKey = std::pair<const Lock*, uint64_t>;
-  using TextDone = std::function<void(std::string)>;
+  using TextDone = LongTexts::Done;
   struct Directory {
     NodeId node = 0;
     uid_t uid = 0;   ///< Of its opener.
@@ -221,7 +222,8 @@ class LockFs final : public LockObserver {
   void note_holder(OwnerId owner);
   void capture_processes();
   void make_text(HandleId id, fuse_req_t req, const TextDone& done);
-  bool keep_text(Handle& handle, std::string text, uint64_t at);
+  bool keep_text(Handle& handle, const std::string& text, uint64_t at);
+  void free_text(Handle& handle);
   void drop_text(Handle& handle);
   void reply_text(fuse_req_t req, HandleId id, size_t size, uint64_t at);
   void notify(Handle& handle);
@@ -239,14 +241,14 @@ class LockFs final : public LockObserver {
 
   // info_files.cc
   void info_text(NodeId node, fuse_req_t req, const TextDone& done);
-  struct Listing;
-  void locks_json(const Reader& reader, const TextDone& done);
-  static void note_names(Listing& listing, const Lockspace& space, LockErrc result,
-                         const std::vector<RemoteLock>& remote);
-  void go_on_listing(const std::shared_ptr<Listing>& listing);
-  void list_lock(Listing& listing, const Lockspace& space, const std::string& name);
   std::string config_text() const;
   std::string traits_text() const;
+
+  // lists.cc
+  class LockText;
+  class WaitText;
+  std::unique_ptr<LongText> lock_text(const Reader& reader);
+  std::unique_ptr<LongText> wait_text(const Reader& reader);
 
   // control_file.cc
   void control_write(fuse_req_t req, HandleId id, std::string_view data);
@@ -309,6 +311,7 @@ class LockFs final : public LockObserver {
   std::function<void(LockErrc)> when_joined_;
   TimerId capture_timer_ = TimerId::kNone;
   TimerId poll_timer_ = TimerId::kNone;
+  LongTexts long_texts_;  ///< locks.json and waits.
 };
 
 /// Seconds for which the kernel may remember a node's attributes. Directories change only through

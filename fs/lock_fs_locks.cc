@@ -240,17 +240,16 @@ OwnerId LockFs::posix_owner(Handle& handle, HandleId id, uint64_t lock_owner, co
   }
   const Lock* lock = own->lock;
   const auto known = posix_.find({lock, lock_owner});
+  if (known == posix_.end() && !make) return OwnerId::kNone;
+  if (std::find(handle.posix.begin(), handle.posix.end(), lock_owner) == handle.posix.end()) {
+    handle.posix.push_back(lock_owner);
+  }
   if (known != posix_.end()) {
-    if (std::find(handle.posix.begin(), handle.posix.end(), lock_owner) == handle.posix.end()) {
-      handle.posix.push_back(lock_owner);
-    }
     known->second.through = id;
     return known->second.owner;
   }
-  if (!make) return OwnerId::kNone;
   const OwnerId owner = table_.open(*lock->space, lock->name(), client, static_cast<uint64_t>(id));
   posix_[{lock, lock_owner}] = {owner, id};
-  handle.posix.push_back(lock_owner);
   return owner;
 }
 

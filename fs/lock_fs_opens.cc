@@ -60,7 +60,7 @@ void LockFs::drop_handle(HandleId id) {
     std::erase(event_pollers_, id);
   }
   if (handle.poll != nullptr) fuse_pollhandle_destroy(handle.poll);
-  drop_text(handle);
+  free_text(handle);
   table_.quota.give(handle.opener.uid, Quota::kOpens);
   handles_.erase(id);
 }
@@ -121,9 +121,12 @@ void LockFs::flush(fuse_req_t req, const fuse_file_info* fi) {
       table_.release(owner);
     } else {
       posix_.erase(posix);
-      std::erase(handle->posix, fi->lock_owner);
       end_owner(owner);
     }
+  }
+  // It may have been taken through this one, and have ended by the close of another.
+  if (own != nullptr && !posix_.contains({own->lock, fi->lock_owner})) {
+    std::erase(handle->posix, fi->lock_owner);
   }
   fuse_reply_err(req, 0);
 }

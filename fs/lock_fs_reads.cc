@@ -58,31 +58,28 @@ void LockFs::read(fuse_req_t req, size_t size, off_t offset, const fuse_file_inf
   }
   const Cursor& cursor = handle->cursor;
   if (!cursor.fresh && offset != 0 && at >= cursor.base) return reply_text(req, id, size, at);
-  make_text(id, req, [=, this](std::string text) {
+  make_text(id, req, [=, this](const std::string& text) {
     Handle* read = handles_.find(id);
-    if (read != nullptr && !keep_text(*read, std::move(text), at)) {
+    if (read != nullptr && !keep_text(*read, text, at)) {
       return void(fuse_reply_err(req, ENOLCK));
     }
     reply_text(req, id, size, at);
   });
 }
 
-// False where its opener has too much of it. A lock's picture is small, and its length is needed
-// for as long as it is open.
-bool LockFs::keep_text(Handle& handle, std::string text, uint64_t at) {
-  drop_text(handle);
-  const bool counts = NodeTable::kind(handle.node) == NodeKind::kInfoFile;
-  if (counts && !take_bytes(handle.opener.uid, text.size())) return false;
-  handle.cursor = {std::move(text), at, false};
+// False where its opener has too much of it.
+bool LockFs::keep_text(Handle& handle, const std::string& text, uint64_t at) {
+  free_text(handle);
+  handle.cursor = {};
+  if (!take_bytes(handle.opener.uid, text.size())) return false;
+  handle.cursor = {text, text.size(), at, false};
   return true;
 }
 
-void LockFs::drop_text(Handle& handle) {
-  if (NodeTable::kind(handle.node) == NodeKind::kInfoFile) {
-    give_bytes(handle.opener.uid, handle.cursor.text.size());
-  }
-  handle.cursor = {};
-  handle.cursor.text.shrink_to_fit();  // A string that is assigned an empty one keeps its room.
+void LockFs::free_text(Handle& handle) {
+  give_bytes(handle.opener.uid, handle.cursor.text.size());
+  handle.cursor.text.clear();
+  handle.cursor.text.shrink_to_fit();
 }
 
 void LockFs::reply_text(fuse_req_t req, HandleId id, size_t size, uint64_t at) {
@@ -94,7 +91,7 @@ void LockFs::reply_text(fuse_req_t req, HandleId id, size_t size, uint64_t at) {
   fuse_reply_buf(req, cursor.text.data() + start, count);
   if (count != 0) return;
   cursor.fresh = true;
-  if (NodeTable::kind(handle->node) == NodeKind::kInfoFile) drop_text(*handle);
+  free_text(*handle);
 }
 
 void LockFs::poll(fuse_req_t req, const fuse_file_info* fi, fuse_pollhandle* ph) {

@@ -79,19 +79,21 @@ std::string LockFs::xattr_value(const LockNode& node, std::string_view name, con
   }
   if (name == "user.lockfs.holder") {
     std::string out;
+    size_t count = 0;
     for (const Owner* o = lock != nullptr ? lock->first : nullptr; o != nullptr; o = o->next) {
-      if (!o->held.above_null()) continue;
+      if (!o->held.above_null() || ++count > Painter::kMaxListed) continue;
       const ProcessInfo& info = painter_.process(*o, o->client);
       out += fmt::format("{}mode={} pid={} uid={} comm={}", out.empty() ? "" : "\n",
                          share_name(o->held), info.process != 0 ? info.process : o->client.pid,
                          o->client.uid, info.comm);
     }
     for (const RemoteClaim& claim : remote.claims) {
-      if (claim.waiting) continue;
+      if (claim.waiting || ++count > Painter::kMaxListed) continue;
       out += fmt::format("{}mode={} pid={} uid={} comm={} host={}", out.empty() ? "" : "\n",
                          mode_name(claim.mode), claim.who.pid, claim.who.uid, claim.who.comm,
                          claim.who.host.empty() ? "elsewhere" : claim.who.host);
     }
+    if (count > Painter::kMaxListed) out += fmt::format("\nmore={}", count - Painter::kMaxListed);
     return out;
   }
   error = ENODATA;

@@ -4,13 +4,18 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <sstream>
 #include <utility>
+
+#include "backends/byte_lock.h"
 
 namespace lockfs {
 namespace {
@@ -22,6 +27,13 @@ class PlaceFd {
 
   /// The same place, whatever is mounted over it meanwhile.
   std::string path() const { return "/proc/self/fd/" + std::to_string(file_.get()); }
+  /// The same for each descriptor of the place, and hardly for another place.
+  int64_t number() const {
+    struct stat info {};
+    fstat(file_.get(), &info);
+    const uint64_t both = info.st_ino ^ (uint64_t{info.st_dev} << 32U);
+    return static_cast<int64_t>(both >> 1U);
+  }
   /// The id of the mount that it is on; empty if nobody can tell.
   std::string mount_id() const {
     std::ifstream info("/proc/self/fdinfo/" + std::to_string(file_.get()));
@@ -72,26 +84,47 @@ std::optional<MountEntry> mount_with_id(std::string_view mountinfo, std::string_
 
 std::optional<MountEntry> mount_at(const std::string& path) { return mount_at(PlaceFd(path)); }
 
+OpenFile turns_file() {
+  const uid_t self = geteuid();
+  const char* runtime = getenv("XDG_RUNTIME_DIR");  // NOLINT(concurrency-mt-unsafe)
+  std::string path = self == 0 ? "/run/lockfs" : runtime != nullptr ? runtime : "";
+  if (self == 0) mkdir(path.c_str(), 0700);
+  struct stat info {};
+  const bool there = lstat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+  if (!there || info.st_uid != self || (info.st_mode & 077U) != 0) return OpenFile();
+  path += self == 0 ? "/turns" : "/lockfs-turns";
+  return OpenFile(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+}
+
 tl::expected<MountTurn, std::string> MountTurn::take(const std::string& place) {
   const PlaceFd before(place);
   if (auto refusal = refusal_at(place, mount_at(before))) return tl::make_unexpected(*refusal);
-  // By its own path it would be a lockfs that was mounted just now, and its daemon asked.
-  MountTurn turn(open(before.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (turn.directory_ && flock(turn.directory_.get(), LOCK_EX | LOCK_NB) != 0 &&
-      errno == EWOULDBLOCK) {
+  MountTurn turn;
+  turn.file_ = turns_file();
+  bool taken = false;
+  if (turn.file_) {
+    const int64_t byte = before.number();
+    taken = set_bytes(turn.file_.get(), ByteLock::kWrite, byte, byte) == LockErrc::kWouldBlock;
+  } else {
+    // By its own path it would be a lockfs that was mounted just now, and its daemon asked.
+    turn.file_ = OpenFile(open(before.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    taken = turn.file_ && flock(turn.file_.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  }
+  if (taken) {
     return tl::make_unexpected(
         place +
-        ": another lockfs is being mounted there just now; lslocks tells which process has the "
-        "directory locked");
+        ": another lockfs is being mounted there just now; lslocks tells which process has "
+        "/run/lockfs/turns, or the directory, locked");
   }
   if (auto refusal = refusal_at(place, mount_at(place))) return tl::make_unexpected(*refusal);
   return turn;
 }
 
 void MountTurn::end() {
-  if (!directory_) return;
-  flock(directory_.get(), LOCK_UN);
-  directory_ = OpenFile();
+  if (!file_) return;
+  set_bytes(file_.get(), ByteLock::kNone, 0, std::numeric_limits<int64_t>::max());
+  flock(file_.get(), LOCK_UN);
+  file_ = OpenFile();
 }
 
 }  // namespace lockfs

@@ -17,12 +17,18 @@ std::optional<MountEntry> mount_with_id(std::string_view mountinfo, std::string_
 /// the kernel alone: also for a place whose daemon is stopped, or is ourselves.
 std::optional<MountEntry> mount_at(const std::string& path);
 
+/// A file that no other user can open, and so lock: /run/lockfs/turns of root, lockfs-turns in the
+/// XDG_RUNTIME_DIR of others. Made if it is not there; no descriptor where that is not to be had.
+OpenFile turns_file();
+
 /// The turn to mount at a directory. Two lockfs at one place would be two lock tables, and so two
 /// holders of one lock: only one may mount there at a time, and none over a lockfs.
 class MountTurn {
  public:
-  /// Takes it. In words, why it cannot be had: a lockfs is there, or another one has its turn. A
-  /// directory that we may not read, or whose filesystem has no flock(2), is mounted at unguarded.
+  /// Takes it. In words, why it cannot be had: a lockfs is there, or another one has its turn. It
+  /// is a lock on turns_file(), for each place another byte; without that file on the directory
+  /// itself, and one that we may not read, or whose filesystem has no flock(2), is mounted at
+  /// unguarded.
   static tl::expected<MountTurn, std::string> take(const std::string& place);
   /// For a place that no path names: there is nothing to take.
   MountTurn() = default;
@@ -34,8 +40,7 @@ class MountTurn {
   void end();
 
  private:
-  explicit MountTurn(int directory) : directory_(directory) {}
-  OpenFile directory_;  ///< flock()ed for as long as the turn lasts.
+  OpenFile file_;  ///< Locked for as long as the turn lasts.
 };
 
 }  // namespace lockfs

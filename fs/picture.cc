@@ -16,7 +16,6 @@ namespace {
 using json = nlohmann::ordered_json;
 
 // More than these are counted only.
-constexpr size_t kMaxListed = 100;
 
 double seconds(Duration d) {
   return std::chrono::duration<double>(std::chrono::round<std::chrono::milliseconds>(d)).count();
@@ -255,7 +254,7 @@ json Painter::describe(const Lockspace& space, std::string_view name, const Lock
   uint64_t token = lock != nullptr ? lock->token : 0;
   const auto holds = [&](Share share) {
     if (!strongest.above_null() || share.mode > strongest.mode) strongest = share;
-    return ++count <= kMaxListed;
+    return ++count <= Painter::kMaxListed;
   };
   for (const Owner* o = lock != nullptr ? lock->first : nullptr; o != nullptr; o = o->next) {
     if (holds(o->held)) holders.push_back(holder(*o));
@@ -313,28 +312,25 @@ std::string Painter::as_json(const Lockspace& space, std::string_view name, cons
       .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
-std::string Painter::waits(const std::function<bool(const Lock&)>& may_read) {
-  json list = json::array();
-  for (const WaitForGraph::Row& row : table_.waits()) {
-    const Lock& lock = *row.waiter->lock;
-    if (!may_read(lock)) continue;
-    json entry = {{"lockspace", lock.space->name}, {"lock", lock.name()}};
-    entry.update(waiter(*row.waiter));
-    entry["cycle"] = row.cycle;
-    json blockers = json::array();
-    for (const Owner* blocker : row.blockers) {
-      const Client& client = blocker->wait ? blocker->wait->client : blocker->client;
-      const ProcessInfo& info = describe(client.pid);
-      blockers.push_back(
-          {{"pid", info.process != 0 ? info.process : client.pid},
-           {"comm", info.comm},
-           {"holds", blocker->holding ? share_name(blocker->held) : "none"},
-           {"wants", blocker->wait ? share_name(blocker->wait->request.want) : "none"}});
-    }
-    entry["waits_for"] = blockers;
-    list.push_back(entry);
-  }
-  return to_yaml({{"waits", list}});
+json Painter::blocker(const Owner& owner) {
+  const Client& client = owner.wait ? owner.wait->client : owner.client;
+  const ProcessInfo& info = describe(client.pid);
+  return {{"pid", info.process != 0 ? info.process : client.pid},
+          {"comm", info.comm},
+          {"holds", owner.holding ? share_name(owner.held) : "none"},
+          {"wants", owner.wait ? share_name(owner.wait->request.want) : "none"}};
+}
+
+std::string Painter::wait(const Owner& waiting, const std::vector<const Owner*>& blockers,
+                          bool cycle) {
+  json entry = {{"lockspace", waiting.lock->space->name}, {"lock", waiting.lock->name()}};
+  entry.update(waiter(waiting));
+  entry["cycle"] = cycle;
+  entry["waits_for"] = json::array();
+  for (const Owner* one : blockers) entry["waits_for"].push_back(blocker(*one));
+  std::string out;
+  write_list_item(entry, 2, out);
+  return out;
 }
 
 }  // namespace lockfs

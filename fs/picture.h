@@ -10,6 +10,8 @@ namespace lockfs {
 /// Turns the core's times into the wall's, and owners into what a person reads.
 class Painter {
  public:
+  static constexpr size_t kMaxListed = 100;  ///< Holders of a lock, and waiters.
+
   Painter(LockTable& table, Processes& processes, const TimerQueue& timers);
 
   /// What a look beyond this node has shown of a lock.
@@ -25,8 +27,8 @@ class Painter {
   /// here.
   std::string as_json(const Lockspace& space, std::string_view name, const Lock* lock,
                       const Elsewhere& elsewhere);
-  /// Who waits for whom, as YAML; only of locks that `may_read` admits.
-  std::string waits(const std::function<bool(const Lock&)>& may_read);
+  /// For whom one waits, as an item of the list `waits:` in YAML. `cycle`: for itself.
+  std::string wait(const Owner& waiting, const std::vector<const Owner*>& blockers, bool cycle);
 
   const std::string& host() const { return host_; }
   /// Since 1970. The same moment gives the same time again, unless the wall clock was set.
@@ -39,6 +41,7 @@ class Painter {
  private:
   nlohmann::ordered_json holder(const Owner& owner);
   nlohmann::ordered_json waiter(const Owner& owner);
+  nlohmann::ordered_json blocker(const Owner& owner);
   nlohmann::ordered_json remote(const RemoteClaim& claim);
   nlohmann::ordered_json describe(const Lockspace& space, std::string_view name, const Lock* lock,
                                   const Elsewhere& elsewhere);

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Where a lockfs is, or is being mounted, no second one is: it would know nothing of the first
 // one's holders.
+#include "fs/mount_point.h"
+
+#include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/mount.h>
@@ -169,15 +173,40 @@ TEST_F(MountPoint, OfFourStartsAtOnceOneServes) {
 }
 
 TEST_F(MountPoint, IsGuardedUntilTheMountAnswersAndNoLonger) {
-  const Fd directory(open(place().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  ASSERT_EQ(flock_of(directory.get(), LOCK_EX | LOCK_NB), 0);
+  auto turn = MountTurn::take(place());
+  ASSERT_TRUE(turn) << turn.error();
   Start early(place());
   EXPECT_EQ(early.exit_code(), 1);
   EXPECT_THAT(early.words(), HasSubstr(place() + ": another lockfs is being mounted there"));
-  ASSERT_EQ(flock_of(directory.get(), LOCK_UN), 0);
+  turn->end();
   Start served(place());
   ASSERT_TRUE(eventually([&] { return served.serves(); })) << served.words();
-  EXPECT_EQ(flock_of(directory.get(), LOCK_EX | LOCK_NB), 0);
+  EXPECT_EQ(umount2(place().c_str(), MNT_DETACH), 0);
+  EXPECT_TRUE(MountTurn::take(place()));
+}
+
+// Who may read the directory may lock it.
+TEST_F(MountPoint, IsKeptFromNobodyByAnotherUser) {
+  const Fd directory(open(place().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  ASSERT_EQ(flock_of(directory.get(), LOCK_EX | LOCK_NB), 0);
+  Start served(place());
+  EXPECT_TRUE(eventually([&] { return served.serves(); })) << served.words();
+}
+
+// For users without a directory of their own.
+TEST_F(MountPoint, IsGuardedByItselfWhereNothingElseIsToBeHad) {
+  Child child([&] {
+    if (unshare(CLONE_NEWNS) != 0) return 1;
+    mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr);
+    if (mount("none", "/run", "tmpfs", MS_RDONLY, nullptr) != 0) return 2;
+    if (turns_file()) return 3;
+    const Fd directory(open(place().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (flock_of(directory.get(), LOCK_EX | LOCK_NB) != 0) return 4;
+    if (MountTurn::take(place())) return 5;
+    flock_of(directory.get(), LOCK_UN);
+    return MountTurn::take(place()) ? 0 : 6;
+  });
+  EXPECT_EQ(child.wait(), 0);
 }
 
 TEST_F(MountPoint, ThatShowsAnotherFilesystemIsFree) {
