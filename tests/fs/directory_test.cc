@@ -3,9 +3,12 @@
 #include <dirent.h>
 #include <unistd.h>
 
+#include <array>
+#include <atomic>
 #include <cerrno>
 #include <memory>
 #include <sstream>
+#include <thread>
 
 #include "tests/fs/actor.h"
 
@@ -38,6 +41,11 @@ class Directories : public MountTest {
     size_t pages = 0;
     status >> total >> pages;
     return pages * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  }
+  /// The most that it ever was.
+  size_t peak() const {
+    const std::string status = slurp("/proc/" + std::to_string(mount_.daemon()) + "/status");
+    return std::stoul(status.substr(status.find("VmHWM:") + 6)) * 1024;
   }
   static std::vector<std::string> rest_of(const Dir& dir) {
     std::vector<std::string> out;
@@ -87,6 +95,55 @@ TEST_F(Directories, ThatAUserReadsHalfAreLimited) {
   });
   EXPECT_EQ(user.wait(), 0);
   EXPECT_THAT(mount_.log(), HasSubstr("read refused to uid 1000"));
+}
+
+// The other long things that are read: a lock with long notes, and all locks.
+TEST_F(Directories, AndPicturesThatAUserReadsHalfAreLimited) {
+  if (kSanitized) GTEST_SKIP() << kWhy;
+  std::vector<Fd> holders;
+  for (int i = 0; i < 100; ++i) {
+    holders.push_back(hold("noted", "CR note=" + std::string(4000, 'x')));
+  }
+  const size_t before = resident();
+  Child user([&] {
+    if (setgid(1000) != 0 || setuid(1000) != 0) return 1;
+    std::vector<Fd> all;
+    std::vector<char> text(kMiB);
+    for (int i = 0; i < 1000; ++i) {
+      all.emplace_back(::open(mount_.lock("noted").c_str(), O_RDONLY));
+      if (pread(all.back().get(), text.data(), 100, 0) == 100) continue;
+      if (errno != ENOLCK || i < 100) return 2;
+      if (resident() > before + 320 * kMiB) return 3;
+      while (read(all.front().get(), text.data(), text.size()) > 0) continue;
+      return pread(all.back().get(), text.data(), 100, 0) == 100 ? 0 : 4;
+    }
+    return 5;
+  });
+  EXPECT_EQ(user.wait(), 0);
+}
+
+TEST_F(Directories, AndListingsForManyAtOnceTakeTheRoomOfFew) {
+  if (kSanitized) GTEST_SKIP() << kWhy;
+  pin_many();
+  const size_t before = resident();
+  Child user([&] {
+    if (setgid(1000) != 0 || setuid(1000) != 0) return 1;
+    std::atomic<int> had{0};
+    std::atomic<int> other{0};
+    std::vector<std::thread> readers;
+    for (int i = 0; i < 200; ++i) {
+      readers.emplace_back([&] {
+        const Fd fd(::open((mount_.path() + "/.lockfs/locks.json").c_str(), O_RDONLY));
+        std::array<char, 100> text{};
+        const bool got = pread(fd.get(), text.data(), text.size(), 0) > 0;
+        (got ? had : other) += got || errno == ENOLCK ? 1 : 1000;
+      });
+    }
+    for (std::thread& reader : readers) reader.join();
+    return had > 0 && had + other == 200 ? 0 : 2;
+  });
+  EXPECT_EQ(user.wait(), 0);
+  EXPECT_LT(peak(), before + 320 * kMiB);
 }
 
 TEST_F(Directories, ShowNewNamesAfterARewind) {

@@ -4,6 +4,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "tests/fs/actor.h"
@@ -113,6 +114,18 @@ TEST_F(Xattrs, ModeTokenAndHolderAreThereByPath) {
   EXPECT_THAT(by_path("user.lockfs.holder"), ::testing::HasSubstr(std::to_string(holder.pid())));
   EXPECT_EQ(by_path("user.lockfs.nothing"), "errno " + std::to_string(ENODATA));
   EXPECT_EQ(by_path(kLvb), "errno " + std::to_string(EPERM)) << "for holders";
+}
+
+TEST_F(Xattrs, OfManyHoldersAHundredAreNamed) {
+  std::vector<Fd> all;
+  for (int i = 0; i < 103; ++i) all.push_back(hold("a", "PR"));
+  std::string text(65536, '\0');
+  const ssize_t n =
+      getxattr(mount_.lock("a").c_str(), "user.lockfs.holder", text.data(), text.size());
+  ASSERT_GT(n, 0) << errno;
+  text.resize(static_cast<size_t>(n));
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 100);
+  EXPECT_TRUE(text.ends_with("\nmore=3")) << text;
 }
 
 TEST_F(Xattrs, AllAreListed) {
