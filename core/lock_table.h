@@ -227,6 +227,7 @@ class LockTable final : public ClaimEvents {
   uint32_t last_space_ = 0;
   SlotMap<OwnerId, Owner> owners_;
   SlotMap<ClaimId, Claim> claims_;
+  const Lock* out_of_reach_ = nullptr;  ///< While failed() says so of it to all who wait.
   std::vector<ClaimId> undescribed_;
   struct Query {
     Told told;

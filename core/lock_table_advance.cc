@@ -112,7 +112,11 @@ std::optional<LockErrc> LockTable::claim_for(Lock& lock, Owner& owner, const Req
   Mode all = owner.holding ? join(need, owner.held.mode) : need;
   // Slots go with no other mode: for both at once nobody else may have anything.
   if (owner.holding && owner.held.above_null() && owner.held.is_slot() != is_slot) all = Mode::kEX;
-  acquire(claim, all, slots, request.now);
+  if (&lock == out_of_reach_) {
+    claim.error = LockErrc::kUnreachable;
+  } else {
+    acquire(claim, all, slots, request.now);
+  }
   if (ready(claim)) return take_turn(claim);
   if (claim.asking) return std::nullopt;
   // A grant of too little is none.
@@ -191,8 +195,10 @@ void LockTable::failed(ClaimId id, LockErrc why) {
   if (!claim->held) forget(*claim);
   const Delivery delivery(*this);
   Owner* owner = owners_.find(asked_for);
-  if (owner != nullptr && owner->wait) return fail_wait(*owner, why);
-  advance(lock);
+  // Those behind it would ask the same backend, and wait as long, one after the other.
+  if (why == LockErrc::kUnreachable && asked_for != OwnerId::kNone) out_of_reach_ = &lock;
+  owner != nullptr && owner->wait ? fail_wait(*owner, why) : advance(lock);
+  out_of_reach_ = nullptr;
 }
 
 // Is the claim being asked for on behalf of somebody who waits as long as it takes?

@@ -32,7 +32,7 @@ class PlaceFd {
     struct stat info {};
     fstat(file_.get(), &info);
     const uint64_t both = info.st_ino ^ (uint64_t{info.st_dev} << 32U);
-    return static_cast<int64_t>(both >> 1U);
+    return static_cast<int64_t>(both >> 2U);
   }
   /// The id of the mount that it is on; empty if nobody can tell.
   std::string mount_id() const {
@@ -122,7 +122,7 @@ tl::expected<MountTurn, std::string> MountTurn::take(const std::string& place) {
 
 void MountTurn::end() {
   if (!file_) return;
-  set_bytes(file_.get(), ByteLock::kNone, 0, std::numeric_limits<int64_t>::max());
+  set_bytes(file_.get(), ByteLock::kNone, 0, std::numeric_limits<int64_t>::max() - 1);
   flock(file_.get(), LOCK_UN);
   file_ = OpenFile();
 }

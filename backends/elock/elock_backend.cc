@@ -126,7 +126,10 @@ void ElockBackend::ready() {
 Duration ElockBackend::rest() const { return std::min(url_.timeout / 3, kLongestRest); }
 
 void ElockBackend::down(const std::string& why) {
-  if (up()) fear_former_drops();
+  if (up()) {
+    fear_former_drops();
+    down_since_ = Clock::now();
+  }
   stage_ = Stage::kDown;
   since_ = Clock::now();
   stream_.close();
@@ -227,10 +230,12 @@ void ElockBackend::ask(ClaimId id) {
 }
 
 // One at a time, at the end of the queue: nothing has more than one of these before it, and however
-// much else there is to be said, each has its turn.
+// much else there is to be said, each has its turn. So have those who wait and those who come anew.
 void ElockBackend::poll() {
   while (up() && !polling_ && !(fresh_.empty() && polls_.empty())) {
-    std::deque<ClaimId>& turns = fresh_.empty() ? polls_ : fresh_;
+    const bool again = fresh_.empty() || (!polls_.empty() && !polled_again_);
+    std::deque<ClaimId>& turns = again ? polls_ : fresh_;
+    polled_again_ = again;
     const auto found = claims_.find(turns.front());
     turns.pop_front();
     if (found == claims_.end()) continue;
@@ -373,7 +378,8 @@ void ElockBackend::tick() {
   std::vector<ClaimId> too_long;
   for (auto& [id, claim] : claims_) {
     if (!claim.pending) continue;
-    if (!up() && now - claim.since > kPatience) too_long.push_back(id);
+    const TimePoint since = std::max(claim.since, down_since_);
+    if (!up() && now - since > kPatience) too_long.push_back(id);
     if (up() && !claim.asked && !std::exchange(claim.turn, true)) polls_.push_back(id);
   }
   for (const ClaimId id : too_long) fail(id, LockErrc::kUnreachable);

@@ -105,6 +105,7 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
   enum class Stage { kDown, kOpening, kUp };
   Stage stage_ = Stage::kDown;
   TimePoint since_;  ///< When it went down; when the connection was there.
+  TimePoint down_since_;
   std::string logged_;
   std::string input_;
   std::string said_;  ///< The last line of the server.
@@ -117,7 +118,8 @@ class ElockBackend final : public BlindEngine, private net::Stream::Events {
   /// again.
   std::deque<ClaimId> fresh_;
   std::deque<ClaimId> polls_;
-  bool polling_ = false;  ///< One of these is in the queue, or on its way.
+  bool polling_ = false;       ///< One of these is in the queue, or on its way.
+  bool polled_again_ = false;  ///< The last was of polls_.
   TimePoint beat_at_;
   TimePoint proven_;                    ///< When the session was there for sure, the last time.
   std::optional<TimePoint> lease_end_;  ///< Until then the server keeps what is held.

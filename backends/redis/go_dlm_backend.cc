@@ -23,12 +23,14 @@ constexpr size_t kAtOnce = 500;
 // The last fencing token, shared by all such locks of the database; ours, go-dlm has none.
 constexpr const char* kTokenKey = "lockfs:token";
 
-// KEYS: the lock, the last token. ARGV: value, lease. Answers the token, or nothing. Tokens as in
+// KEYS: the lock, the last token. ARGV: value, lease, "1" if it is held: a key that is gone then is
+// not made again, for somebody else may have had it. Answers the token, or nothing. Tokens as in
 // locks.lua.
 constexpr std::string_view kAcquire = R"(
 local holder = redis.pcall('GET', KEYS[1])
 if type(holder) == 'table' and holder.err then return false end  -- Something else has that name.
 if holder == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2])
+elseif ARGV[3] == '1' then return false
 elseif not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return false end
 local time = redis.call('TIME')
 local least = time[1] .. string.format('%06d', time[2]) .. '000'
@@ -199,15 +201,15 @@ void GoDlmBackend::acquire(ClaimId id, std::string_view lockspace, std::string_v
   claim.pending = true;
   claim.since = loop_.timers.now();
   if (claim.token.empty()) claim.token = fmt::format("{}{:012x}", identity_, ++last_token_);
-  if (up_) return ask(id);
-  if (giving_up_) fail(id, LockErrc::kUnreachable);  // It has waited behind one that failed.
+  if (up_) ask(id);
 }
 
 void GoDlmBackend::ask(ClaimId id) {
   Claim& claim = claims_.at(id);
   if (claim.asking) return;
   claim.asking = true;
-  evaluate(kAcquire, {claim.key, kTokenKey}, {claim.token, milliseconds_of_lease()},
+  evaluate(kAcquire, {claim.key, kTokenKey},
+           {claim.token, milliseconds_of_lease(), claim.held ? "1" : "0"},
            [this, id, token = claim.token, sent = Clock::now()](const redisReply* answer) {
              heard(id, token, sent, answer);
            });
@@ -222,6 +224,7 @@ void GoDlmBackend::heard(ClaimId id, const std::string& token, TimePoint sent,
   claim.doubtful = answer == nullptr;
   if (claim.doubtful) return;  // It is asked again when the server is there again.
   const std::string_view text = redis::text_of(answer);
+  if (answer->type == REDIS_REPLY_NIL && claim.held) return lose(id);
   if (answer->type == REDIS_REPLY_NIL) {
     if (claim.pending && claim.now) fail(id, LockErrc::kWouldBlock);
     return;  // Who waits is asked for again by the tick.
@@ -249,9 +252,12 @@ void GoDlmBackend::fail(ClaimId id, LockErrc why) {
     if (is_known(found->second)) delete_key(found->second.key, found->second.token);
     claims_.erase(found);
   }
-  const bool before = std::exchange(giving_up_, why == LockErrc::kUnreachable);
   events_->failed(id, why);
-  giving_up_ = before;
+}
+
+void GoDlmBackend::lose(ClaimId id) {
+  claims_.erase(id);
+  events_->lost(id, "redis: its key is gone, or somebody else's");
 }
 
 void GoDlmBackend::cancel(ClaimId id) {
@@ -338,8 +344,7 @@ void GoDlmBackend::renew() {
           found->second.lease_end = sent + url_.lease - url_.lease / kMargin;
           continue;
         }
-        claims_.erase(found);
-        events_->lost(ids[i], "redis: its key is gone, or somebody else's");
+        lose(ids[i]);
       }
     };
     evaluate(kRenew, keys, words, renewed);

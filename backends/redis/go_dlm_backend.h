@@ -68,6 +68,7 @@ class GoDlmBackend final : public BlindEngine, private redis::Connection::Events
   static bool is_known(const Claim& claim) { return claim.held || claim.asking || claim.doubtful; }
   void delete_key(const std::string& key, const std::string& token);
   void fail(ClaimId id, LockErrc why);
+  void lose(ClaimId id);
   void tick();
   void look_at(TimePoint when);
   void renew();
@@ -84,7 +85,6 @@ class GoDlmBackend final : public BlindEngine, private redis::Connection::Events
   bool up_ = false;
   bool opening_ = false;
   std::string logged_;
-  bool giving_up_ = false;  ///< While it is told that the server is out of reach.
   TimePoint opened_at_;
   TimePoint down_since_;
   TimePoint heard_at_;

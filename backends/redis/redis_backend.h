@@ -151,9 +151,8 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
   std::set<std::string> spaces_;                          ///< Which the mirror is to know.
   std::map<std::string, std::vector<Question>> loading_;  ///< Until their lockspace is known.
   std::vector<QueryId> joining_;
-  std::string foreign_;     ///< The key that was complained of last.
-  bool giving_up_ = false;  ///< While it is told that the server is out of reach.
-  bool started_ = false;    ///< It is known whether the server is there.
+  std::string foreign_;   ///< The key that was complained of last.
+  bool started_ = false;  ///< It is known whether the server is there.
   std::shared_ptr<Outlet> outlet_;
   redis::Node node_;
 };

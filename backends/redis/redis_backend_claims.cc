@@ -126,10 +126,9 @@ void RedisBackend::is_foreign(std::string_view key) {
       server_, key);
 }
 
-// The server may be back in a moment. Who is asked for when another has waited for that in vain has
-// waited behind it.
+// The server may be back in a moment.
 void RedisBackend::wait_for_server(Claim& claim) {
-  if (node_.refused() || giving_up_) return fail(claim, LockErrc::kUnreachable);
+  if (node_.refused()) return fail(claim, LockErrc::kUnreachable);
   claim.ask->patience =
       loop_.timers.schedule(loop_.timers.now() + kPatience, [this, op = claim.ask->op] {
         Claim* late = find_op(op);
@@ -193,9 +192,7 @@ void RedisBackend::fail(Claim& claim, LockErrc why) {
   const ClaimId id = claim.id;
   end_ask(claim);
   if (!claim.held) erase(claim);
-  const bool before = std::exchange(giving_up_, why == LockErrc::kUnreachable);
   events_->failed(id, why);
-  giving_up_ = before;
 }
 
 void RedisBackend::cancel(ClaimId id) {

@@ -148,11 +148,25 @@ TEST_F(LockTableClaim, IsWeakenedWhenTheStrongestLeaves) {
   EXPECT_THAT(asks, IsEmpty());
 }
 
+// Else each of them would find it out for itself, one after the other.
+TEST_F(LockTableClaim, ThatTheBackendIsOutOfReachIsToldToAllWhoNeedIt) {
+  const OwnerId first = waiter(Mode::kEX);
+  const OwnerId second = waiter(Mode::kPR);
+  const OwnerId other = open(kNobody, "other");
+  EXPECT_EQ(ask(other, Mode::kEX), std::nullopt);
+  fail(LockErrc::kUnreachable);
+  EXPECT_THAT(observer.take(), ElementsAre(Answer{first, LockErrc::kUnreachable},
+                                           Answer{second, LockErrc::kUnreachable}));
+  ASSERT_THAT(asks, SizeIs(1)) << "the other lock's";
+  EXPECT_EQ(ask(open(), Mode::kEX), std::nullopt) << "whoever comes later asks again";
+  EXPECT_THAT(asks, SizeIs(2));
+}
+
 TEST_F(LockTableClaim, AFailureFailsTheOneWhoAskedAlone) {
   const OwnerId first = waiter(Mode::kEX);
   const OwnerId second = waiter(Mode::kEX);
-  fail(LockErrc::kUnreachable);
-  EXPECT_THAT(observer.take(), ElementsAre(Answer{first, LockErrc::kUnreachable}));
+  fail(LockErrc::kInvalid);
+  EXPECT_THAT(observer.take(), ElementsAre(Answer{first, LockErrc::kInvalid}));
   ASSERT_THAT(asks, SizeIs(1)) << "the second asks for itself";
   grant();
   EXPECT_THAT(observer.take(), ElementsAre(Answer{second, kOk}));

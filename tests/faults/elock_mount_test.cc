@@ -194,6 +194,22 @@ TEST_F(ElockFar, WhoWaitsComesToItsTurnHoweverManyTryAgainAndAgain) {
   EXPECT_EQ(end_of(*waiters_.at(0), 5), 0);
 }
 
+TEST_F(ElockFar, WhoWaitsComesToItsTurnHoweverManyTakeWhatIsFree) {
+  wait_for(1);
+  std::vector<std::unique_ptr<Child>> busy;
+  for (int i = 0; i < 4; ++i) {
+    busy.push_back(std::make_unique<Child>([path = mount_.lock("busy" + std::to_string(i))] {
+      const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+      while (write_command(fd, "EX") == 0 && write_command(fd, "UN") == 0) continue;
+      return 1;
+    }));
+  }
+  ASSERT_TRUE(
+      eventually([&] { return picture_value(slurp(mount_.lock("busy3")), "stats.grants") > "1"; }));
+  ASSERT_EQ(client_.ask("unlock v0"), "200 Unlocked");
+  EXPECT_EQ(end_of(*waiters_.at(0), 5), 0);
+}
+
 TEST_F(ElockFar, HoweverManyWaitWhatIsHeldStaysSo) {
   const int held = open_lock(mount_, "held");
   ASSERT_EQ(write_command(held, "EX timeout=5s"), 0);

@@ -150,6 +150,20 @@ TEST_F(GoDlm, AHolderOfAShortLeaseIsToldBeforeItsKeyEndsToo) {
   }
 }
 
+// A new token is asked for by a claim that is kept. Somebody may have had the key since.
+TEST_F(GoDlm, WhoConvertsAfterItsKeyWentIsToldOfTheLoss) {
+  for (const std::string other : {"", "another"}) {
+    const std::string name = "gone" + other;
+    const int fd = open_lock(name);
+    ASSERT_EQ(write_command(fd, "EX"), 0);
+    ASSERT_EQ(write_command(fd, "PR"), 0);
+    server_->command({"DEL", "test/" + name});
+    if (!other.empty()) server_->command({"SET", "test/" + name, other});
+    EXPECT_EQ(write_command(fd, "EX"), ESTALE) << name;
+    EXPECT_EQ(server_->command({"EXISTS", "test/" + name}), other.empty() ? "0" : "1");
+  }
+}
+
 TEST_F(GoDlm, WithoutAServerEveryAcquireAnswersWithinASecond) {
   server_->kill();
   const auto begin = std::chrono::steady_clock::now();

@@ -11,7 +11,9 @@
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
+#include <future>
 #include <string>
+#include <vector>
 
 #include "tests/contract/witness.h"
 #include "tests/faults/remote.h"
@@ -217,6 +219,33 @@ TEST_P(RemoteFaults, GarbageOnTheWireIsTheEndOfTheConnectionOnly) {
   }
   EXPECT_EQ(is_lost(held), remote().frees_at_disconnect()) << own(held, "this.error");
   EXPECT_EQ(exclusive(1, "noise"), is_lost(held) ? 0 : EEXIST);
+}
+
+// At the latest when the lease ends, which keeps who waits in its place.
+TEST_P(RemoteFaults, AllWhoWaitForALockHearTogetherThatTheServerIsGone) {
+  holder(0, "queue");
+  std::vector<std::future<int>> results;
+  for (int i = 0; i < 10; ++i) {
+    const int fd = open_lock(1, "queue");
+    results.push_back(std::async(std::launch::async, [fd] { return write_command(fd, "EX"); }));
+  }
+  const auto waits = [&] { return picture_value(slurp(lock(1, "queue")), "waiters_total"); };
+  ASSERT_TRUE(eventually([&] { return waits() == "10"; })) << waits();
+  remote().kill();
+  const auto begin = Clock::now();
+  for (std::future<int>& result : results) EXPECT_EQ(result.get(), EHOSTUNREACH);
+  EXPECT_LT(since(begin), remote().lease() + 2);
+}
+
+TEST_P(RemoteFaults, WhoHasWaitedForLongOutlivesACut) {
+  const int held = holder(0, "long");
+  const int fd = open_lock(1, "long");
+  auto result = std::async(std::launch::async, [fd] { return write_command(fd, "EX"); });
+  EXPECT_EQ(result.wait_for(std::chrono::milliseconds(1200)), std::future_status::timeout);
+  network(1).cut();
+  EXPECT_EQ(result.wait_for(std::chrono::milliseconds(500)), std::future_status::timeout);
+  ASSERT_EQ(write_command(held, "UN"), 0);
+  EXPECT_EQ(result.get(), 0);
 }
 
 // That of one mount's host: its lease and its locks do not depend on it, and its tokens grow.
