@@ -112,6 +112,7 @@ void LdlmBackend::advance(ClaimId id) {
   const auto leaving = leaving_.find(claim.name);
   if (leaving != leaving_.end()) return leaving->second.next.insert(id), void();
   if (Clock::now() < denied_until_) return fail(id, LockErrc::kUnreachable);
+  if (addresses_.empty()) return;  // When they are known it goes on.
   claim.asks = &free_session();
   claim.asks->claim = id;
   claim.asks->take(claim.name, claim.size, claim.waits);
@@ -227,6 +228,7 @@ void LdlmBackend::broken(Session& session, const std::string& why, Session::End 
     all_is_well();
   } else {
     in_trouble(why);
+    try_next_address(session);
   }
   if (denied) denied_until_ = Clock::now() + kDenied;
   const ClaimId id = session.claim;
@@ -257,13 +259,45 @@ void LdlmBackend::wait_for_server(ClaimId id, Claim& claim) {
     const auto found = claims_.find(id);
     if (found == claims_.end()) return;
     found->second.patience = TimerId::kNone;
-    if (found->second.asks != nullptr) in_trouble("it did not answer");
+    if (found->second.asks != nullptr) {
+      in_trouble("it did not answer");
+      try_next_address(*found->second.asks);
+    }
     fail(id, LockErrc::kUnreachable);
   });
 }
 
 void LdlmBackend::stop_waiting_for_server(Claim& claim) {
   loop_.timers.cancel(std::exchange(claim.patience, TimerId::kNone));
+}
+
+void LdlmBackend::start(ClaimEvents& events) {
+  BlindEngine::start(events);
+  resolve();
+}
+
+void LdlmBackend::resolve() {
+  if (std::exchange(resolving_, true)) return;
+  net::resolve(outlet_, url_.server,
+               [this](const std::vector<net::Address>& addresses, const std::string& why) {
+                 resolving_ = false;
+                 if (!addresses.empty()) addresses_ = addresses;
+                 address_ = 0;
+                 if (addresses_.empty()) {
+                   in_trouble(why);
+                   return outlet_->after(kLook, [this] { resolve(); });
+                 }
+                 std::vector<ClaimId> ids;
+                 for (const auto& [id, claim] : claims_) ids.push_back(id);
+                 for (const ClaimId id : ids) advance(id);
+               });
+}
+
+// After the last one its name may have others.
+void LdlmBackend::try_next_address(const Session& silent) {
+  if (silent.address_number != address_) return;
+  if (++address_ >= addresses_.size()) resolve();
+  if (address_ >= addresses_.size()) address_ = 0;
 }
 
 ldlm::Session& LdlmBackend::free_session() {
@@ -273,8 +307,9 @@ ldlm::Session& LdlmBackend::free_session() {
     return session;
   }
   Session::Events& events = *this;
-  auto made = std::make_unique<Session>(loop_, thread_, url_, events);
+  auto made = std::make_unique<Session>(loop_, thread_, url_, addresses_.at(address_), events);
   Session& session = *made;
+  session.address_number = address_;
   sessions_.emplace(&session, std::move(made));
   return session;
 }
@@ -330,7 +365,7 @@ void LdlmBackend::in_trouble(const std::string& why) {
 // Nobody may ask for a lock for long: that the server is there again is to be known all the same.
 void LdlmBackend::look() {
   looks_ = false;
-  if (!logged_.empty()) free_session().look();
+  if (!logged_.empty() && !addresses_.empty()) free_session().look();
 }
 
 void LdlmBackend::all_is_well() {

@@ -45,6 +45,7 @@ class LdlmBackend final : public BlindEngine, private ldlm::Session::Events {
 
   std::vector<std::pair<std::string, std::string>> status() const override;
   std::string trouble() const override;
+  void start(ClaimEvents& events) override;
   void acquire(ClaimId claim, std::string_view lockspace, std::string_view name, Mode mode,
                bool now) override;
   void acquire_slots(ClaimId claim, std::string_view lockspace, std::string_view name,
@@ -90,6 +91,8 @@ class LdlmBackend final : public BlindEngine, private ldlm::Session::Events {
   void lose(ClaimId id, const std::string& why);
   void wait_for_server(ClaimId id, Claim& claim);
   void stop_waiting_for_server(Claim& claim);
+  void resolve();
+  void try_next_address(const Session& silent);
   Session& free_session();
   void keep(Session& session);
   void end(Session& session);
@@ -109,7 +112,10 @@ class LdlmBackend final : public BlindEngine, private ldlm::Session::Events {
     Session* session = nullptr;
     TimePoint since;
   };
-  std::deque<Idle> idle_;  ///< The last one is used first.
+  std::deque<Idle> idle_;                ///< The last one is used first.
+  std::vector<net::Address> addresses_;  ///< Of the server; none before it is known.
+  size_t address_ = 0;                   ///< Which of them is connected to.
+  bool resolving_ = false;
   TimePoint denied_until_;
   uint64_t last_token_ = 0;
   std::string logged_;

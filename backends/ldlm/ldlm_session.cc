@@ -21,8 +21,9 @@ int32_t seconds(Duration time) {
 
 }  // namespace
 
-Session::Session(EventLoop& loop, net::RpcThread& thread, const Url& url, Events& events)
-    : loop_(loop), url_(url), events_(events), rpc_(loop, thread, url.server) {
+Session::Session(EventLoop& loop, net::RpcThread& thread, const Url& url,
+                 const net::Address& address, Events& events)
+    : loop_(loop), url_(url), events_(events), rpc_(loop, thread, url.server, address) {
   if (!url.password.empty()) rpc_.add_metadata("authorization", url.password);
   rpc_.when_broken([this] { fail("the connection has ended"); });
 }

@@ -56,7 +56,8 @@ class Session {
   };
 
   /// `loop`, `thread`, `url` and `events` outlive this.
-  Session(EventLoop& loop, net::RpcThread& thread, const Url& url, Events& events);
+  Session(EventLoop& loop, net::RpcThread& thread, const Url& url, const net::Address& address,
+          Events& events);
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
@@ -72,7 +73,8 @@ class Session {
   /// Of the lock it was last asked for.
   const std::string& name() const { return name_; }
 
-  ClaimId claim = ClaimId::kNone;  ///< Whose it is: for its owner to keep.
+  ClaimId claim = ClaimId::kNone;  ///< Whose it is: for its owner to keep,
+  size_t address_number = 0;       ///< as which of the addresses it is connected to.
 
  private:
   enum class Stage {

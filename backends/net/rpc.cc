@@ -32,12 +32,7 @@ std::shared_ptr<grpc::ChannelCredentials> credentials(const Endpoint& server) {
 
 }  // namespace
 
-RpcThread::Settings::Settings() {
-  gpr_set_log_function(log_words);
-  // Names are looked up as everywhere on this host, /etc/hosts and all, unless somebody says
-  // otherwise.
-  setenv("GRPC_DNS_RESOLVER", "native", 0);  // NOLINT(concurrency-mt-unsafe)
-}
+RpcThread::Settings::Settings() { gpr_set_log_function(log_words); }
 
 RpcThread::RpcThread() {
   thread_ = worker_thread([this] {
@@ -57,13 +52,7 @@ RpcThread::~RpcThread() {
 
 void* RpcThread::tag(Done done) { return std::make_unique<Done>(std::move(done)).release(); }
 
-Rpc::Rpc(EventLoop& loop, RpcThread& thread, const Endpoint& server)
-    : Rpc(loop, thread, server, server.words()) {}
-
 Rpc::Rpc(EventLoop& loop, RpcThread& thread, const Endpoint& server, const Address& address)
-    : Rpc(loop, thread, server, address.target()) {}
-
-Rpc::Rpc(EventLoop& loop, RpcThread& thread, const Endpoint& server, const std::string& target)
     : thread_(thread), outlet_(std::make_shared<Outlet>(loop)) {
   grpc::ChannelArguments arguments;
   // Else it is one connection with others to the same server, and with what that remembers.
@@ -74,7 +63,7 @@ Rpc::Rpc(EventLoop& loop, RpcThread& thread, const Endpoint& server, const std::
   arguments.SetMaxReceiveMessageSize(-1);
   // Whatever it is reached by, its certificate is for its name.
   arguments.SetString(GRPC_ARG_DEFAULT_AUTHORITY, server.words());
-  channel_ = grpc::CreateCustomChannel(target, credentials(server), arguments);
+  channel_ = grpc::CreateCustomChannel(address.target(), credentials(server), arguments);
 }
 
 Rpc::~Rpc() {

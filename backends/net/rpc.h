@@ -84,9 +84,7 @@ class RpcStream : public std::enable_shared_from_this<RpcStream<Request, Respons
 /// waits. When it ends so do its calls, and nothing more is heard of them.
 class Rpc {
  public:
-  /// It connects with its first call. `thread` outlives it.
-  Rpc(EventLoop& loop, RpcThread& thread, const Endpoint& server);
-  /// Of a server that has several addresses, to this one.
+  /// It connects with its first call, to this address of the server's. `thread` outlives it.
   Rpc(EventLoop& loop, RpcThread& thread, const Endpoint& server, const Address& address);
   ~Rpc();
   Rpc(const Rpc&) = delete;
@@ -145,7 +143,6 @@ class Rpc {
     Response response;
     std::unique_ptr<grpc::ClientAsyncResponseReader<Response>> reader;
   };
-  Rpc(EventLoop& loop, RpcThread& thread, const Endpoint& server, const std::string& target);
   void prepare(grpc::ClientContext& context) const;
   template <class Request, class Response>
   void start(const char* method, const std::shared_ptr<Call<Request, Response>>& call,
