@@ -17,6 +17,7 @@
 #include <fstream>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "tests/fs/mount_test.h"
 
@@ -183,6 +184,17 @@ TEST_F(MountPoint, IsGuardedUntilTheMountAnswersAndNoLonger) {
   ASSERT_TRUE(eventually([&] { return served.serves(); })) << served.words();
   EXPECT_EQ(umount2(place().c_str(), MNT_DETACH), 0);
   EXPECT_TRUE(MountTurn::take(place()));
+}
+
+TEST_F(MountPoint, ThatIsAnotherOneHasATurnOfItsOwn) {
+  std::vector<tl::expected<MountTurn, std::string>> turns;
+  for (int i = 0; i < 8; ++i) {  // Made one after the other, they have inodes side by side.
+    const std::string other = place() + "/" + std::to_string(i);
+    ASSERT_EQ(mkdir(other.c_str(), 0700), 0);
+    turns.push_back(MountTurn::take(other));
+    EXPECT_TRUE(turns.back()) << turns.back().error();
+  }
+  for (int i = 0; i < 8; ++i) rmdir((place() + "/" + std::to_string(i)).c_str());
 }
 
 // Who may read the directory may lock it.
