@@ -32,7 +32,7 @@ class PlaceFd {
     struct stat info {};
     fstat(file_.get(), &info);
     const uint64_t both = info.st_ino ^ (uint64_t{info.st_dev} << 32U);
-    return static_cast<int64_t>(both & (uint64_t{1} << 62U) - 1);
+    return static_cast<int64_t>(both & ((uint64_t{1} << 62U) - 1));
   }
   /// The id of the mount that it is on; empty if nobody can tell.
   std::string mount_id() const {

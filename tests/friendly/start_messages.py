@@ -99,7 +99,7 @@ def turn_at(directory):
     os.makedirs("/run/lockfs", 0o700, exist_ok=True)
     turns = open("/run/lockfs/turns", "a+b")
     place = os.stat(directory)
-    byte = (place.st_ino ^ place.st_dev << 32) & (1 << 62) - 1
+    byte = (place.st_ino ^ place.st_dev << 32) & ((1 << 62) - 1)
     lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
     fcntl.fcntl(turns, fcntl.F_OFD_SETLK, lock)
     return turns
