@@ -124,7 +124,7 @@ std::vector<Picture> chosen(std::vector<Picture> locks, const ListOptions& optio
     std::erase_if(locks, [&](const Picture& lock) { return !keeps(lock); });
   };
   if (!options.lockspace.empty()) {
-    drop([&](const Picture& lock) { return lock.lock.lockspace == options.lockspace; });
+    drop([&](const Picture& lock) { return lock.lock.lockspace == as_told(options.lockspace); });
   }
   if (!options.all)
     drop([](const Picture& lock) { return lock.held() || lock.waiters_total != 0; });
