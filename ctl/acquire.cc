@@ -145,9 +145,16 @@ OpenFile open_lock(const MountPoint& mount, const LockPath& lock) {
   return OpenFile(fd);
 }
 
-// What LOCKFS_FD holds of this lock; empty if it is another file, or not open. It stays held for as
-// long as we live, as we have it open: to wait for it is to wait for ourselves.
-std::string inherited_mode(const OpenFile& file) {
+// NL and SLOT share with all that may stand in front of us, CR with all but EX: who is in our way
+// then need not wait for it.
+bool is_in_the_way(const std::string& inherited, const std::string& wanted) {
+  if (inherited == "CR") return wanted == "EX";
+  return inherited != "NL" && inherited != "SLOT";
+}
+
+// What LOCKFS_FD holds of this lock; empty if it is another file, not open, or not in the way. It
+// stays held for as long as we live, as we have it open: to wait for it is to wait for ourselves.
+std::string inherited_mode(const OpenFile& file, const std::string& wanted) {
   const char* number = std::getenv("LOCKFS_FD");
   const int fd = number != nullptr ? std::atoi(number) : -1;
   struct stat lock {};
@@ -155,7 +162,8 @@ std::string inherited_mode(const OpenFile& file) {
   const bool same = fd > 0 && fd != file.get() && fstat(file.get(), &lock) == 0 &&
                     fstat(fd, &inherited) == 0 && lock.st_dev == inherited.st_dev &&
                     lock.st_ino == inherited.st_ino;
-  return same ? held_mode("/proc/self/fd/" + std::to_string(fd)) : "";
+  const std::string mode = same ? held_mode("/proc/self/fd/" + std::to_string(fd)) : "";
+  return is_in_the_way(mode, wanted) ? mode : "";
 }
 
 }  // namespace
@@ -180,7 +188,7 @@ OpenFile acquire(const MountPoint& mount, const LockPath& lock, const AcquireOpt
   std::optional<WaitNotice> notice;
   if (waits) notice.emplace(mount, lock);  // Before the file is open: it must not have it.
   OpenFile file = open_lock(mount, lock);
-  const std::string inherited = waits ? inherited_mode(file) : "";
+  const std::string inherited = waits ? inherited_mode(file, options.mode) : "";
   for (;;) {
     std::optional<milliseconds> left;
     if (options.wait) {

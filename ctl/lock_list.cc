@@ -124,12 +124,15 @@ std::vector<Picture> chosen(std::vector<Picture> locks, const ListOptions& optio
     std::erase_if(locks, [&](const Picture& lock) { return !keeps(lock); });
   };
   if (!options.lockspace.empty()) {
-    drop([&](const Picture& lock) { return lock.lock.lockspace == options.lockspace; });
+    drop([&](const Picture& lock) { return lock.lock.lockspace == as_told(options.lockspace); });
   }
   if (!options.all)
     drop([](const Picture& lock) { return lock.held() || lock.waiters_total != 0; });
   if (options.waiting) drop([](const Picture& lock) { return lock.waiters_total != 0; });
-  if (options.mine) drop([](const Picture& lock) { return concerns(lock, getuid()); });
+  if (options.mine) {
+    const uid_t own = uid_outside(read_file("/proc/self/uid_map").value_or(""), getuid());
+    drop([own](const Picture& lock) { return concerns(lock, own); });
+  }
   if (!options.user.empty()) {
     drop([uid = uid_of(options.user)](const Picture& lock) { return concerns(lock, uid); });
   }

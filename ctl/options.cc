@@ -163,8 +163,8 @@ void add_top(CLI::App& app, TopOptions& options) {
 void add_run(CLI::App& app, RunOptions& options) {
   CLI::App& run = *app.add_subcommand("run", "Run a command while it holds a lock, as flock(1)");
   auto* shared = run.add_flag("-s,--shared", options.shared, "a shared lock (PR)");
-  auto* exclusive = run.add_flag("-x,-e,--exclusive", options.exclusive,
-                                 "an exclusive lock (EX); so it is unless told");
+  auto* exclusive = run.add_flag("-x,-e,--exclusive")
+                        ->description("an exclusive lock (EX); so it is unless told");
   shared->excludes(exclusive);
   run.add_option("-m,--mode", options.acquire.mode, "a mode of the DLM, or SLOT")
       ->type_name("MODE")

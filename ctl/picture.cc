@@ -170,6 +170,10 @@ std::vector<Picture> read_locks(const MountPoint& mount) {
   return to_pictures(read_info(mount, "locks.json"));
 }
 
+std::string as_told(const std::string& name) {
+  return json::parse(json(name).dump(-1, ' ', false, json::error_handler_t::replace));
+}
+
 Picture read_lock(const MountPoint& mount, const LockPath& lock) {
   const auto yaml = read_file(lock.path(mount));
   if (yaml && !yaml->empty()) {
@@ -184,11 +188,14 @@ Picture read_lock(const MountPoint& mount, const LockPath& lock) {
   }
   need_lockspace(mount, lock.shown(), lock.lockspace);
   // A name that nobody holds has no file; somebody may wait for it all the same.
+  const std::string name = as_told(lock.name());
   const json waits = yaml_to_json(read_info(mount, "waits"));
   for (const json& wait : list(waits, "waits")) {
-    if (to_lock(wait).name() != lock.name()) continue;
+    if (to_lock(wait).name() != name) continue;
     for (Picture& picture : read_locks(mount)) {
-      if (picture.lock.name() == lock.name()) return std::move(picture);
+      if (picture.lock.name() != name) continue;
+      picture.lock = lock;
+      return std::move(picture);
     }
   }
   Picture picture = to_picture(free_lock(lock));

@@ -86,6 +86,10 @@ std::vector<Picture> to_pictures(const std::string& text);
 /// The same, as it is now. Failure if the mount does not answer.
 std::vector<Picture> read_locks(const MountPoint& mount);
 
+/// A name of a lock or lockspace as the mount tells it: bytes that are not UTF-8 are replaced. To
+/// be compared with what a Picture or a wait has.
+std::string as_told(const std::string& name);
+
 /// One lock, whether anybody holds it or not. Failure if it cannot be read, or there is no such
 /// lockspace.
 Picture read_lock(const MountPoint& mount, const LockPath& lock);

@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <map>
 #include <memory>
+#include <sstream>
 
 namespace lockfs::ctl {
 namespace {
@@ -102,6 +103,17 @@ std::optional<uid_t> user_of(pid_t pid) {
   const auto uid = status_number(pid, "Uid");
   if (!uid) return std::nullopt;
   return static_cast<uid_t>(*uid);
+}
+
+uid_t uid_outside(const std::string& uid_map, uid_t uid) {
+  std::istringstream lines(uid_map);
+  uint64_t inside = 0;
+  uint64_t outside = 0;
+  uint64_t count = 0;
+  while (lines >> inside >> outside >> count) {
+    if (uid >= inside && uid - inside < count) return static_cast<uid_t>(outside + uid - inside);
+  }
+  return uid;
 }
 
 std::string user_name(uid_t uid) {

@@ -30,6 +30,10 @@ std::vector<pid_t> descendants_of(pid_t ancestor);
 /// Its user.
 std::optional<uid_t> user_of(pid_t pid);
 
+/// The number that a user has outside of this user namespace, where the mount counts, by the text
+/// of /proc/self/uid_map; as it is if that does not map it.
+uid_t uid_outside(const std::string& uid_map, uid_t uid);
+
 /// A user's name, or the number where there is no name.
 std::string user_name(uid_t uid);
 

@@ -186,8 +186,10 @@ class Supervisor {
     signalfd_siginfo info{};
     while (read(signals.get(), &info, sizeof info) == sizeof info) {
       const auto number = static_cast<int>(info.ssi_signo);
-      // A key of the terminal has sent it to the command as well: it is in our process group.
-      const bool by_key = info.ssi_code == SI_KERNEL && (number == SIGINT || number == SIGQUIT);
+      // A key of the terminal has sent it to the command as well, if that is in our process group:
+      // timeout(1) and setsid(1) make one of their own.
+      const bool by_key = info.ssi_code == SI_KERNEL && (number == SIGINT || number == SIGQUIT) &&
+                          getpgid(child_) == getpgrp();
       if (number == SIGCHLD) continue;
       taken_.insert(number);
       if (keys_too || !by_key) kill(child_, number);

@@ -11,7 +11,6 @@ struct RunOptions {
   std::string name;
   AcquireOptions acquire;
   bool shared = false;
-  bool exclusive = false;
   int conflict_exit_code = 1;
   bool close = false;    ///< The command does not inherit the descriptor.
   bool no_fork = false;  ///< lockctl becomes the command.

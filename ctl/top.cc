@@ -125,7 +125,7 @@ class Top {
     if (paused_) return;
     std::vector<Picture> locks = to_pictures(*text);
     std::erase_if(locks, [&](const Picture& lock) {
-      return !options_.lockspace.empty() && lock.lock.lockspace != options_.lockspace;
+      return !options_.lockspace.empty() && lock.lock.lockspace != as_told(options_.lockspace);
     });
     const auto now = Clock::now();
     rows_ = model_.look(locks, std::chrono::duration<double>(now - looked_).count());

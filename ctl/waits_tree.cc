@@ -170,11 +170,12 @@ std::vector<Wait> to_waits(const json& raw) {
 std::vector<Wait> about(const std::vector<Wait>& waits, const LockPath& lock) {
   std::set<const Wait*> in;
   std::set<pid_t> pids;
+  const std::string name = as_told(lock.name());
   for (bool grows = true; grows;) {
     grows = false;
     for (const Wait& wait : waits) {
       const auto linked = [&](pid_t pid) { return pid != 0 && pids.contains(pid); };
-      const bool touches = wait.lock.name() == lock.name() || linked(wait.who.pid) ||
+      const bool touches = wait.lock.name() == name || linked(wait.who.pid) ||
                            std::any_of(wait.blockers.begin(), wait.blockers.end(),
                                        [&](const Blocker& blocker) { return linked(blocker.pid); });
       if (!touches || !in.insert(&wait).second) continue;

@@ -87,7 +87,11 @@ std::string help_of(const CommandLine& line) {
               "Usage: lockfs [OPTIONS] [SOURCE] MOUNTPOINT\n"
               "       lockfs serve URL\n");
   out += "\nOptions for -o and the config file:\n";
-  for (const UsageRow& row : option_rows()) out += fmt::format("  {:22}{}\n", row.name, row.help);
+  size_t width = 0;
+  for (const UsageRow& row : option_rows()) width = std::max(width, row.name.size());
+  for (const UsageRow& row : option_rows()) {
+    out += fmt::format("  {:{}}  {}\n", row.name, width, row.help);
+  }
   out += "Other -o options go to the kernel and libfuse (ro, allow_other, ...).\n\nSOURCE:\n";
   for (const UsageRow& row : url_rows()) out += "  " + row.name + "\n";
   return out +

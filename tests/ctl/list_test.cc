@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "ctl/process.h"
 #include "tests/ctl/terminal.h"
 
 namespace lockfs::test {
@@ -92,6 +93,31 @@ TEST_F(LockctlList, MineAndUserAndMode) {
   const Ended nobody = lockctl({"list", "--user", "no such user"});
   EXPECT_EQ(nobody.status, 64);
   EXPECT_EQ(lockctl({"list", "--user", "4294967296"}).status, 64);
+}
+
+TEST_F(LockctlList, MineInAUserNamespaceIsWhatItsUserIsOutside) {
+  const Words as_other = {"unshare", "-U", "--map-user=4242", "--map-group=4242"};
+  const auto within = [&](Words words) {
+    words.insert(words.begin(), as_other.begin(), as_other.end());
+    return run(words, here());
+  };
+  if (within({"true"}).status != 0) GTEST_SKIP() << "no user namespaces here";
+  const Fd a = hold("a", "EX");
+  EXPECT_EQ(within({"id", "-u"}).out, "4242\n");
+  EXPECT_THAT(within(line({"list", "--mine"})).out, HasSubstr("default/a"));
+}
+
+TEST(LockctlListText, AUidIsMappedAsTheUserNamespaceMapsIt) {
+  const std::string everything = "         0          0 4294967295\n";
+  EXPECT_EQ(ctl::uid_outside(everything, 1000), 1000U);
+  const std::string rootless =
+      "         0       1000          1\n         1     100000      65536\n";
+  EXPECT_EQ(ctl::uid_outside(rootless, 0), 1000U);
+  EXPECT_EQ(ctl::uid_outside(rootless, 1), 100000U);
+  EXPECT_EQ(ctl::uid_outside(rootless, 65536), 165535U);
+  EXPECT_EQ(ctl::uid_outside(rootless, 65537), 65537U) << "is not mapped";
+  EXPECT_EQ(ctl::uid_outside("", 7), 7U);
+  EXPECT_EQ(ctl::uid_outside("no map", 7), 7U);
 }
 
 TEST_F(LockctlList, AllShowsPinnedNamesToo) {

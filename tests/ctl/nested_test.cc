@@ -3,6 +3,7 @@
 #include <sys/file.h>
 
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "tests/ctl/program.h"
 
@@ -92,6 +93,39 @@ TEST_F(LockctlNested, RunBelowRunOfTheSameLockIsRefused) {
   EXPECT_EQ(lockctl({"run", "-s", "a", "--", LOCKCTL, "run", "a", "true"}).status, 75);
   EXPECT_EQ(lockctl({"run", "a", "--", LOCKCTL, "run", "b", "true"}).status, 0);
   EXPECT_EQ(lockctl({"run", "a", "--", LOCKCTL, "run", "-n", "a", "true"}).status, 1);
+}
+
+TEST_F(LockctlNested, RunBelowRunWaitsForWhoDoesNotWaitForTheOuterOne) {
+  struct Case {
+    const char* held;  // By somebody else.
+    Words outer;
+    Words inner;
+  };
+  const std::vector<Case> cases = {{"EX", {"-m", "NL"}, {"-x"}},
+                                   {"PR", {"-m", "NL"}, {"-m", "CW"}},
+                                   {"CW", {"-m", "CR"}, {"-s"}},
+                                   {"PW", {"-m", "CR"}, {"-m", "PW"}},
+                                   {"SLOT size=2", {"-m", "SLOT", "--size", "2"}, {}}};
+  for (const auto& [held, outer, inner] : cases) {
+    std::optional<Fd> other;
+    other.emplace(hold("a", held));
+    Words words = {"run"};
+    words.insert(words.end(), outer.begin(), outer.end());
+    words.insert(words.end(), {"a", "--", LOCKCTL, "run"});
+    const Words& modes = inner.empty() ? outer : inner;
+    words.insert(words.end(), modes.begin(), modes.end());
+    words.insert(words.end(), {"a", "true"});
+    Program below(line(words), here());
+    EXPECT_TRUE(eventually_waiting(1)) << held << ": " << below.err();
+    other.reset();
+    EXPECT_EQ(below.wait(), 0) << held << ": " << below.err();
+  }
+}
+
+TEST_F(LockctlNested, RunBelowRunInCrIsRefusedWhatTheOuterOneKeepsFromIt) {
+  EXPECT_EQ(lockctl({"run", "-m", "CR", "a", "--", LOCKCTL, "run", "a", "true"}).status, 75);
+  EXPECT_EQ(lockctl({"run", "-m", "CR", "a", "--", LOCKCTL, "run", "-m", "PW", "a", "true"}).status,
+            0);
 }
 
 }  // namespace

@@ -8,13 +8,12 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "tests/ctl/terminal.h"
+#include "tests/ctl/program.h"
 
 namespace lockfs::test {
 namespace {
 
 using ::testing::AllOf;
-using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 
 // Says "ready", then waits for a signal, on which it does `act`; a shell does it when the sleep
@@ -303,60 +302,6 @@ TEST_F(LockctlRun, TheEndOfTheMountIsALoss) {
   kill(mount.daemon(), SIGKILL);
   EXPECT_EQ(program.wait(), 79);
   EXPECT_EQ(run(shell({}, "true"), circumstances).status, 69);
-}
-
-TEST_F(LockctlRun, OnATerminalItSaysForWhomItWaits) {
-  const Fd holder = hold("a", "EX");
-  Terminal terminal(shell({}, "echo begun"), here().environment);
-  EXPECT_TRUE(terminal.eventually_writes("Ctrl-C gives up"));
-  EXPECT_THAT(terminal.written(),
-              ContainsRegex("waiting for default/a, held EX by pid " + std::to_string(getpid()) +
-                            " .ctl_tests. since [0-9]"));
-  terminal.press("\x03");
-  EXPECT_EQ(terminal.wait(), 128 + SIGINT);
-  EXPECT_TRUE(eventually_waiting(0));
-}
-
-TEST_F(LockctlRun, ATerminalsInterruptReachesTheCommandOnce) {
-  // Perl counts each; a shell takes two in a row for one.
-  const std::string script =
-      "$| = 1; $SIG{INT} = sub { print \"got \", ++$n, \"\\n\" }; $SIG{TERM} = sub { exit 7 };"
-      "print \"ready\\n\"; sleep 1 while 1";
-  Terminal terminal(line({"run", "a", "--", "perl", "-e", script}), here().environment);
-  ASSERT_TRUE(terminal.eventually_writes("ready"));
-  terminal.press("\x03");
-  ASSERT_TRUE(terminal.eventually_writes("got 1"));
-  terminal.signal(SIGTERM);
-  EXPECT_EQ(terminal.wait(), 7);
-  EXPECT_THAT(terminal.written(), ::testing::Not(HasSubstr("got 2")));
-}
-
-TEST_F(LockctlRun, ATerminalsInterruptEndsTheScriptAroundIt) {
-  const std::string loop = "for i in 1 2; do echo round $i; " LOCKCTL " run a -- ";
-  Terminal terminal({"bash", "-c", loop + "sleep 1000; done; echo after"}, here().environment);
-  ASSERT_TRUE(terminal.eventually_writes("round 1"));
-  ASSERT_TRUE(eventually_held("a"));
-  terminal.press("\x03");
-  EXPECT_EQ(terminal.wait(), 128 + SIGINT);
-  EXPECT_THAT(terminal.written(), ::testing::Not(::testing::ContainsRegex("round 2|after")));
-  auto environment = here().environment;
-  environment["SCRIPT"] = until("INT", "exit 3");
-  Terminal heeds({"bash", "-c", loop + "sh -c \"$SCRIPT\"; echo was $?; done"}, environment);
-  ASSERT_TRUE(heeds.eventually_writes("ready"));
-  heeds.press("\x03");
-  EXPECT_TRUE(heeds.eventually_writes("was 3"));
-}
-
-TEST_F(LockctlRun, ATerminalThatHangsUpReachesTheCommand) {
-  const std::string told = mount_.path() + ".told";
-  Terminal terminal(shell({}, "trap 'echo told >" + told +
-                                  "; exit 0' HUP; echo ready; while :; do sleep 0.02; done"),
-                    here().environment);
-  ASSERT_TRUE(terminal.eventually_writes("ready"));
-  terminal.hang_up();
-  EXPECT_EQ(terminal.wait(), 0);
-  EXPECT_EQ(slurp(told), "told\n");
-  unlink(told.c_str());
 }
 
 TEST_F(LockctlRun, ALossAtAnyMomentEndsIt) {

@@ -89,6 +89,15 @@ TEST_F(LockctlWaits, OfOneLockShowsWhatIsLinkedToIt) {
   EXPECT_EQ(lockctl({"waits", "nobody"}).out, "nobody waits\n");
 }
 
+TEST_F(LockctlWaits, ANameThatIsNotUtf8IsFound) {
+  const std::string name = "bad\xff\xc3";
+  const Fd holder = hold(name, "EX");
+  Program waiter(line({"run", name, "--", "true"}), here());
+  ASSERT_TRUE(eventually_waiting(1));
+  EXPECT_THAT(lockctl({"waits", name}).out,
+              HasSubstr("└─ pid " + std::to_string(waiter.pid()) + " (lockctl) waits for"));
+}
+
 TEST_F(LockctlWaits, DotNamesProcessesAndLocks) {
   const auto all = chain(2);
   const std::string from = std::to_string(all[1]->pid());

@@ -65,6 +65,11 @@ TEST(LockctlWords, FileNamesEncodeWhatTheyCannotHave) {
   }
 }
 
+TEST(LockctlWords, NamesThatAreNotUtf8AreComparedAsTheMountTellsThem) {
+  EXPECT_EQ(as_told("default/ü%2F\x1b\""), "default/ü%2F\x1b\"");
+  EXPECT_EQ(as_told("a\xff/\xc3"), "a\ufffd/\ufffd");
+}
+
 TEST(LockctlWords, YamlOfTheMountBecomesJson) {
   const auto json = yaml_to_json(
       "lock: \"17\"\nmode: EX\ncount: 17\nratio: 0.5\nyes: true\nnone: null\nodd: "

@@ -13,6 +13,9 @@ import tempfile
 import page
 from mounts import Mount, ends, wait_until
 
+# Where ./backup.sh has the descriptor: the README names them.
+KEPT_BY_BACKUP = ("flock.sh", "noclobber.sh", "lock.php")
+
 # What ./backup.sh is here: it says more than a pipe holds, that it runs, and ends when it is told.
 BACKUP = """#!/bin/sh
 yes backup | head -c 200000
@@ -115,6 +118,18 @@ def main(file, command, scratch):
     third.end()
     wait_until(lambda: not os.path.exists(lock), "it is free after kill -9")
     print("ok: it is free after kill -9")
+
+    fourth = Snippet(run, scratch)
+    wait_until(fourth.runs, "./backup.sh runs once more")
+    fourth.process.kill()
+    fourth.process.wait()
+    if file in KEPT_BY_BACKUP:
+        check(subprocess.run(flock).returncode == 1, "killed alone, it leaves the lock to backup.sh")
+    else:
+        wait_until(lambda: not os.path.exists(lock), "killed alone, it lets go")
+        print("ok: killed alone, it lets go")
+    fourth.end()
+    wait_until(lambda: not os.path.exists(lock), "it is free when backup.sh has ended, too")
 
 
 program, words = sys.argv[2], sys.argv[3:]

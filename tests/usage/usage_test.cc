@@ -9,6 +9,7 @@
 #include <array>
 #include <cstdlib>
 #include <fstream>
+#include <sstream>
 
 #include "tests/support/mount.h"
 
@@ -16,6 +17,7 @@ namespace lockfs::test {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
 using ::testing::Not;
 
 // A program with all that a parser can have.
@@ -181,6 +183,17 @@ TEST(Usage, LockfsKnowsItsOwn) {
   EXPECT_EQ(bash_offers(script, "lockfs mem"), "memory:\n");
   EXPECT_THAT(output_of(lockfs + " --help"), HasSubstr("  capacity "));
   EXPECT_THAT(output_of(lockfs + " --help"), HasSubstr("lockfs serve URL"));
+}
+
+TEST(Usage, NoKeyOfLockfsRunsIntoItsHelp) {
+  std::istringstream lines(output_of(lockfs_binary() + " --help"));
+  std::string line;
+  while (std::getline(lines, line) && !line.starts_with("Options for -o")) continue;
+  int keys = 0;
+  for (; std::getline(lines, line) && line.starts_with("  "); ++keys) {
+    EXPECT_THAT(line, MatchesRegex("  [a-z_]+  +[^ ].*"));
+  }
+  EXPECT_GT(keys, 10);
 }
 
 }  // namespace
