@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 // A claim that another node waits for: a few turns more here, then it is given up.
-#include "tests/core/async_backend.h"
-#include "tests/core/table_world.h"
+#include "tests/core/claim_world.h"
 
 namespace lockfs {
 namespace {
@@ -11,16 +10,10 @@ using testing::IsEmpty;
 using testing::SizeIs;
 constexpr auto kOk = LockErrc::kOk;
 
-class LockTableContended : protected AsyncBackend, public TableWorldOn {
+class LockTableContended : public ClaimWorld {
  protected:
-  LockTableContended() : TableWorldOn(static_cast<AsyncBackend&>(*this)) {}
-  void TearDown() override { EXPECT_EQ(breaches, 0) << "the table broke the backend's contract"; }
-
   OwnerId granted_owner(Mode mode, uint64_t tokens = 100) {
-    const OwnerId owner = waiter(mode);
-    grant(tokens);
-    EXPECT_THAT(observer.take(), ElementsAre(Answer{owner, kOk}));
-    return owner;
+    return ClaimWorld::granted_owner(mode, tokens);
   }
   void contend() { events().contended(lock().claim->id); }
 };

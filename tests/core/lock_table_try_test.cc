@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Requests that would not wait, over a backend that takes its time: they wait for an answer that
 // is near, never for somebody else's wait.
-#include "tests/core/async_backend.h"
-#include "tests/core/table_world.h"
+#include "tests/core/claim_world.h"
 
 namespace lockfs {
 namespace {
@@ -11,11 +10,8 @@ using testing::ElementsAre;
 using testing::SizeIs;
 constexpr auto kOk = LockErrc::kOk;
 
-class LockTableTry : protected AsyncBackend, public TableWorldOn {
+class LockTableTry : public ClaimWorld {
  protected:
-  LockTableTry() : TableWorldOn(static_cast<AsyncBackend&>(*this)) {}
-  void TearDown() override { EXPECT_EQ(breaches, 0) << "the table broke the backend's contract"; }
-
   /// An owner that tries, and waits for the claim's answer.
   OwnerId trier(Mode mode) {
     const OwnerId owner = open();
