@@ -135,7 +135,7 @@ LockErrc KernelLockspace::leave(bool force) {
     set_bytes(marker_, ByteLock::kRead, kMemberByte, kMemberByte);
     return LockErrc::kBusy;
   }
-  const dlm_lshandle_t handle = std::exchange(handle_, nullptr);
+  void* const handle = std::exchange(handle_, nullptr);
   const auto release = [name = name_, handle] {
     return dlm_release_lockspace(name.c_str(), handle, 1);
   };
