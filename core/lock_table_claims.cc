@@ -142,9 +142,12 @@ void LockTable::failed(ClaimId id, LockErrc why) {
   if (!claim->held) forget(*claim);
   const Delivery delivery(*this);
   Owner* owner = owners_.find(asked_for);
-  // Those behind it would ask the same backend, and wait as long, one after the other.
-  if (why == LockErrc::kUnreachable && asked_for != OwnerId::kNone) out_of_reach_ = &lock;
-  owner != nullptr && owner->wait ? fail_wait(*owner, why) : advance(lock);
+  const bool waited = owner != nullptr && owner->wait;
+  // Those behind it would ask the same backend, and wait as long, one after the other. Who would
+  // not wait hears it sooner than they: when nothing is granted yet.
+  const bool patient = waited && !owner->wait->request.now;
+  if (why == LockErrc::kUnreachable && patient) out_of_reach_ = &lock;
+  waited ? fail_wait(*owner, why) : advance(lock);
   out_of_reach_ = nullptr;
 }
 

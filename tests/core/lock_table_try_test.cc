@@ -49,6 +49,18 @@ TEST_F(LockTableTry, ASecondThatExcludesTheFirstIsRefusedAtOnce) {
   EXPECT_EQ(attempt(open(), Mode::kEX), LockErrc::kWouldBlock);
 }
 
+// After a server's restart nothing is granted for a while: who waits is asked for, and waits.
+TEST_F(LockTableTry, ThatNothingIsGrantedYetIsToldToNobodyWhoWaits) {
+  const OwnerId tries = trier(Mode::kEX);
+  const OwnerId waits = waiter(Mode::kEX);
+  fail(LockErrc::kUnreachable);
+  EXPECT_THAT(observer.take(), ElementsAre(Answer{tries, LockErrc::kUnreachable}));
+  ASSERT_THAT(asks, SizeIs(1));
+  EXPECT_FALSE(oldest().now);
+  grant();
+  EXPECT_THAT(observer.take(), ElementsAre(Answer{waits, kOk}));
+}
+
 // The backend may not answer for as long as a cluster recovers.
 TEST_F(LockTableTry, DoesNotWaitForTheAnswerForEver) {
   const OwnerId owner = trier(Mode::kEX);
