@@ -114,8 +114,8 @@ class ClaimEvents {
   virtual void granted(ClaimId claim, Mode mode, TokenBlock tokens) = 0;
   /// The lock's value block as the nodes share it; comes right before the grant that brought it.
   virtual void value(ClaimId /*claim*/, const LockValue& /*value*/) {}
-  /// The acquire ended without a grant; what the claim held before it still holds. kUnreachable is
-  /// told to all who wait for the lock and need it.
+  /// The acquire ended without a grant; what the claim held before it still holds. kUnreachable, of
+  /// one who waits, is told to all who wait for the lock and need it.
   virtual void failed(ClaimId claim, LockErrc why) = 0;
   /// Another node has wanted the claim; a hint, may come late, often or never. Where
   /// traits().strict_turns: it wants it, since now; or longer, if this comes before the grant.

@@ -224,8 +224,8 @@ void GoDlmBackend::heard(ClaimId id, const std::string& token, TimePoint sent,
   claim.doubtful = answer == nullptr;
   if (claim.doubtful) return;  // It is asked again when the server is there again.
   const std::string_view text = redis::text_of(answer);
-  if (answer->type == REDIS_REPLY_NIL && claim.held) return lose(id);
   if (answer->type == REDIS_REPLY_NIL) {
+    if (claim.held) return lose(id);
     if (claim.pending && claim.now) fail(id, LockErrc::kWouldBlock);
     return;  // Who waits is asked for again by the tick.
   }
