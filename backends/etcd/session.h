@@ -115,6 +115,8 @@ class Session {
   /// Of the beginning: whatever is refused there ends it.
   void opening_failed(const grpc::Status& status);
   void tick();
+  /// How long a member has for all that makes it up.
+  Duration open_time() const;
 
   EventLoop& loop_;
   Url url_;
