@@ -201,7 +201,10 @@ void add_run(CLI::App& app, RunOptions& options) {
   run.add_option("--note", options.acquire.note, "shown to whoever looks at the lock")
       ->type_name("TEXT")
       ->check(kOneLine);
-  run.add_flag("-q,--quiet", options.quiet, "say nothing if it is not to be had in time");
+  auto* quiet =
+      run.add_flag("-q,--quiet", options.quiet, "say nothing if it is not to be had in time");
+  run.add_flag("--verbose", options.verbose, "say on stderr how long it took to get the lock")
+      ->excludes(quiet);
   run.add_option("name", options.name, kName)->required()->type_name("")->option_text("NAME");
   run.add_option("command", options.command, "the command and its arguments")
       ->type_name("")

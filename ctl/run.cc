@@ -13,6 +13,7 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
@@ -290,6 +291,7 @@ int run_command(const MountPoint& mount, RunOptions options) {
   }
   end_by_signals();
   std::signal(SIGCHLD, SIG_DFL);  // Ignored, it would keep the command's status from us.
+  const auto start = std::chrono::steady_clock::now();
   std::optional<OpenFile> held;
   try {
     held.emplace(acquire(mount, lock, options.acquire));
@@ -297,6 +299,10 @@ int run_command(const MountPoint& mount, RunOptions options) {
     if (failure.code() != ExitCode::kNo) throw;
     if (!options.quiet) std::cerr << "lockctl: " << failure.what() << "\n";
     return options.conflict_exit_code;
+  }
+  if (options.verbose) {
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    std::cerr << fmt::format("lockctl: got {} after {:.6f} s\n", lock.shown(), took.count());
   }
   setenv("LOCKFS_TOKEN", token_of(*held).c_str(), 1);
   setenv("LOCKFS_LOCK", lock.name().c_str(), 1);

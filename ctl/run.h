@@ -15,6 +15,7 @@ struct RunOptions {
   bool close = false;    ///< The command does not inherit the descriptor.
   bool no_fork = false;  ///< lockctl becomes the command.
   bool quiet = false;    ///< Nothing is said when the lock is not to be had in time.
+  bool verbose = false;  ///< Says on stderr how long the lock took.
   std::string shell_command;
   std::string onlost = "term";  ///< What becomes of the command, and of all that it has started,
                                 ///< when the lock is lost.

@@ -15,6 +15,8 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
+using ::testing::StartsWith;
 
 // Says "ready", then waits for a signal, on which it does `act`; a shell does it when the sleep
 // has ended.
@@ -100,6 +102,26 @@ TEST_F(LockctlRun, SaysWhoIsInTheWayUnlessQuiet) {
   EXPECT_THAT(told.err, AllOf(HasSubstr("default/a"), HasSubstr(std::to_string(getpid())),
                               HasSubstr("lockctl show default/a")));
   EXPECT_EQ(run(shell({"-n", "-q"}, "true"), here()).err, "");
+}
+
+TEST_F(LockctlRun, VerboseTellsHowLongTheLockTook) {
+  for (const bool forks : {true, false}) {
+    const Ended ended = run(shell({"--verbose", forks ? "-n" : "-F"}, "echo done"), here());
+    EXPECT_EQ(ended.status, 0) << ended.err;
+    EXPECT_EQ(ended.out, "done\n") << "what it says is not the command's";
+    EXPECT_THAT(ended.err, MatchesRegex("lockctl: got default/a after [0-9]+\\.[0-9]{6} s\n"));
+  }
+  Fd holder = hold("a", "EX");
+  Program program(shell({"--verbose"}, "true"), here());
+  ASSERT_TRUE(eventually_waiting(1));
+  usleep(100000);
+  EXPECT_EQ(program.err(), "") << "it has not got it yet";
+  holder.reset();
+  EXPECT_EQ(program.wait(), 0);
+  const std::string lead = "lockctl: got default/a after ";
+  ASSERT_THAT(program.err(), StartsWith(lead));
+  EXPECT_GE(std::stod(program.err().substr(lead.size())), 0.1) << "the wait is a part of it";
+  EXPECT_EQ(run(shell({"--verbose", "-q"}, "true"), here()).status, 64);
 }
 
 TEST_F(LockctlRun, PassesSignalsOn) {

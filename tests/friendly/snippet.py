@@ -4,6 +4,8 @@ takes the lock around ./backup.sh; others are kept out meanwhile; it is free aft
 ends."""
 
 import os
+import re
+import select
 import shutil
 import signal
 import subprocess
@@ -83,6 +85,16 @@ def build(file, command, scratch, mount):
     return [*command, f"{scratch}/{file}"]
 
 
+def kill_holder(lock):
+    """Kills who took the lock, which may not be the snippet's first process: flock(1) is not."""
+    with open(lock) as picture:
+        pid = int(re.search(r"\bpid: (\d+)\n", picture.read())[1])
+    process = os.pidfd_open(pid)
+    signal.pidfd_send_signal(process, signal.SIGKILL)
+    select.select([process], [], [])  # Readable at its end.
+    os.close(process)
+
+
 def main(file, command, scratch):
     mount = Mount()
     lock = mount.lock("backup")
@@ -121,8 +133,7 @@ def main(file, command, scratch):
 
     fourth = Snippet(run, scratch)
     wait_until(fourth.runs, "./backup.sh runs once more")
-    fourth.process.kill()
-    fourth.process.wait()
+    kill_holder(lock)
     if file in KEPT_BY_BACKUP:
         check(subprocess.run(flock).returncode == 1, "killed alone, it leaves the lock to backup.sh")
     else:
