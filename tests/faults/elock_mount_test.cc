@@ -143,6 +143,24 @@ TEST(ElockMount, WhatIsHeldIsLockedAgainAfterARestartAndElseLost) {
   close(taken);
 }
 
+TEST(ElockMount, WhoWaitsHearsWithinThreeSecondsThatTheServerSaysNothing) {
+  const ElockServer server;
+  Proxy network(server.port());
+  const Mount mount({}, source(network.port(), "30s"));
+  ElockClient client(server.port());
+  ASSERT_EQ(client.ask("lock silent"), "200 Acquired");
+  Child waits([path = mount.lock("silent")] {
+    return write_command(open(path.c_str(), O_RDWR | O_CREAT, 0666), "EX");
+  });
+  const auto waiters = [&] { return picture_value(slurp(mount.lock("silent")), "waiters_total"); };
+  ASSERT_TRUE(eventually([&] { return waiters() == "1"; })) << mount.log();
+  usleep(1200000);  // Longer than it is patient with a server that is gone.
+  network.part(true);
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_EQ(waits.wait(), EHOSTUNREACH);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(3500));
+}
+
 // A mount that is 20 ms away from its server, and waits for what a client has.
 class ElockFar : public DescriptorTest {
  protected:

@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <csignal>
+#include <future>
 #include <thread>
 
 #include "tests/contract/witness.h"
@@ -150,18 +151,48 @@ TEST_F(GoDlm, AHolderOfAShortLeaseIsToldBeforeItsKeyEndsToo) {
   }
 }
 
-// A new token is asked for by a claim that is kept. Somebody may have had the key since.
+// A new token is asked for by a claim that is kept. Somebody may have had the key since. The lease
+// is so long that no renewal tells it first.
 TEST_F(GoDlm, WhoConvertsAfterItsKeyWentIsToldOfTheLoss) {
+  const Mount mount({}, source(server_->port(), "1m"));
   for (const std::string other : {"", "another"}) {
     const std::string name = "gone" + other;
-    const int fd = open_lock(name);
-    ASSERT_EQ(write_command(fd, "EX"), 0);
+    const int fd = open_lock(mount, name);
+    ASSERT_EQ(write_command(fd, "EX timeout=5s"), 0);
     ASSERT_EQ(write_command(fd, "PR"), 0);
     server_->command({"DEL", "test/" + name});
     if (!other.empty()) server_->command({"SET", "test/" + name, other});
-    EXPECT_EQ(write_command(fd, "EX"), ESTALE) << name;
+    EXPECT_EQ(write_command(fd, "EX timeout=5s"), ESTALE) << name;
+    EXPECT_THAT(own(fd, "this.error"), HasSubstr("somebody else's"));
     EXPECT_EQ(server_->command({"EXISTS", "test/" + name}), other.empty() ? "0" : "1");
   }
+}
+
+TEST_F(GoDlm, WhoAsksBesideAHolderWhoseKeyWentHasItAnewAndTheHolderIsTold) {
+  const Mount mount({}, source(server_->port(), "1m"));
+  const int held = open_lock(mount, "beside");
+  ASSERT_EQ(write_command(held, "EX timeout=5s"), 0);
+  const uint64_t token = token_of(held);
+  ASSERT_EQ(write_command(held, "CR"), 0);
+  server_->command({"DEL", "test/beside"});
+  const int next = open_lock(mount, "beside");
+  EXPECT_EQ(write_command(next, "PW timeout=5s"), 0);
+  EXPECT_GT(token_of(next), token);
+  EXPECT_EQ(write_command(held, "renew"), ESTALE);
+  EXPECT_FALSE(foreign_lock("test/beside"));
+}
+
+TEST_F(GoDlm, WhoWaitsHearsWithinThreeSecondsThatTheServerSaysNothing) {
+  Proxy network(server_->port());
+  const Mount far({}, source(network.port(), "1m"));
+  ASSERT_TRUE(foreign_lock("test/silent"));
+  const int fd = open_lock(far, "silent");
+  auto waits = std::async(std::launch::async, [fd] { return write_command(fd, "EX"); });
+  EXPECT_EQ(waits.wait_for(std::chrono::milliseconds(1200)), std::future_status::timeout);
+  network.part(true);
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_EQ(waits.get(), EHOSTUNREACH);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(3500));
 }
 
 TEST_F(GoDlm, WithoutAServerEveryAcquireAnswersWithinASecond) {
