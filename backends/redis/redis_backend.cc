@@ -263,6 +263,7 @@ void RedisBackend::went_down(const std::string& /*why*/) {
   mirror_.forget();
   events_->reach_changed();
   end_cancelled();
+  wait_for_word();
 }
 
 // A cancel that came too late waits for a message that may be lost with the connection. What the

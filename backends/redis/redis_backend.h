@@ -24,8 +24,8 @@ namespace lockfs {
 /// wanted by nobody is kept, and taken again without a call. All on the loop.
 class RedisBackend final : public LockBackend, private redis::NodeEvents {
  public:
-  /// How long an acquire waits for a server that is out of reach. One that the server knows of
-  /// waits as long as the lease lasts, and keeps its place.
+  /// How long an acquire waits for a server that is out of reach. One that has a place in the
+  /// server's queue waits as long as the lease lasts, and keeps its place.
   static constexpr auto kPatience = std::chrono::milliseconds(900);
   /// How long what nobody uses is kept, and how much of it.
   static constexpr auto kKeepTime = std::chrono::seconds(10);
@@ -70,6 +70,7 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
     bool now = false;
     uint64_t op = 0;  ///< Never used twice, so that late answers find nobody.
     bool sent = false;
+    bool queued = false;  ///< The server has said so.
     bool cancelled = false;
     bool refused = false;  ///< By an error, since it was answered last.
     TimerId patience = TimerId::kNone;
@@ -106,6 +107,7 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
   void give_back(Claim& claim);
   void send(Claim& claim);
   void wait_for_server(Claim& claim);
+  void wait_for_word();
   void answered(uint64_t op, const Answer& answer);
   void refused(uint64_t op);
   void is_foreign(std::string_view key);

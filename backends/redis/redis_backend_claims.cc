@@ -138,6 +138,17 @@ void RedisBackend::wait_for_server(Claim& claim) {
       });
 }
 
+// Who has no place in the server's queue waits for it like all who ask now.
+void RedisBackend::wait_for_word() {
+  std::vector<uint64_t> ops;
+  for (const auto& [op, claim] : by_op_) {
+    if (!claim->ask->queued) ops.push_back(op);
+  }
+  for (const uint64_t op : ops) {
+    if (Claim* claim = find_op(op)) wait_for_server(*claim);
+  }
+}
+
 // By the answer or by a message, whichever comes first. Without a word the connection ended; the
 // same is asked again on the next.
 void RedisBackend::answered(uint64_t op, const Answer& answer) {
@@ -154,7 +165,8 @@ void RedisBackend::answered(uint64_t op, const Answer& answer) {
     return fail(*claim, LockErrc::kUnreachable);
   }
   if (what == "deadlock") return fail(*claim, LockErrc::kDeadlock);
-  if (what != "grace") return;  // Queued: a message follows.
+  if (what == "queued") claim->ask->queued = true;  // A message follows.
+  if (what != "grace") return;
   if (claim->ask->cancelled) return fail(*claim, LockErrc::kInterrupted);
   if (claim->ask->now) return fail(*claim, LockErrc::kUnreachable);
   claim->ask->sent = false;

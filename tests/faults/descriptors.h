@@ -5,11 +5,13 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "tests/contract/witness.h"
 #include "tests/support/mount.h"
 
 namespace lockfs::test {
@@ -33,6 +35,11 @@ class DescriptorTest : public testing::Test {
     if (fd < 0) return errno;
     descriptors_.push_back(fd);
     return 0;
+  }
+  /// As that mount sees it.
+  static size_t waiters(const Mount& mount, const std::string& name) {
+    return static_cast<size_t>(
+        std::atoi(picture_value(slurp(mount.lock(name)), "waiters_total").c_str()));
   }
   /// Whether two mounts of these sources exclude each other.
   bool share(const std::string& one, const std::string& two) {

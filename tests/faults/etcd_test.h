@@ -43,10 +43,6 @@ class Etcd : public DescriptorTest {
     return std::to_string(std::atoll(status.c_str() + status.find("\"revision\":") + 11));
   }
   static bool is_lost(int fd) { return write_command(fd, "renew") == ESTALE; }
-  static size_t waiters(const Mount& mount, const std::string& name) {
-    return static_cast<size_t>(
-        std::atoi(picture_value(slurp(mount.lock(name)), "waiters_total").c_str()));
-  }
   /// Seconds until that works.
   testing::AssertionResult works(const Mount& mount, double seconds = 15) {
     const std::string name = "works" + std::to_string(++count_);

@@ -195,6 +195,34 @@ TEST_F(GoDlm, WhoWaitsHearsWithinThreeSecondsThatTheServerSaysNothing) {
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(3500));
 }
 
+// They wait in one queue, but not for each other when nobody can be asked.
+TEST_F(GoDlm, AllWhoWaitHearWithinTwoSecondsThatTheServerIsGone) {
+  ASSERT_TRUE(foreign_lock("test/queue"));
+  std::vector<std::future<int>> results;
+  for (int i = 0; i < 10; ++i) {
+    const int fd = open_lock("queue");
+    results.push_back(std::async(std::launch::async, [fd] { return write_command(fd, "EX"); }));
+  }
+  ASSERT_TRUE(eventually([&] { return waiters(*mount_, "queue") == 10; }));
+  server_->kill();
+  const auto begin = std::chrono::steady_clock::now();
+  for (std::future<int>& result : results) EXPECT_EQ(result.get(), EHOSTUNREACH);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(2));
+}
+
+TEST_F(GoDlm, WhoHasWaitedLongerThanPatienceOutlivesACut) {
+  Proxy network(server_->port());
+  const Mount far({}, source(network.port(), "10s"));
+  ASSERT_TRUE(foreign_lock("test/long"));
+  const int fd = open_lock(far, "long");
+  auto result = std::async(std::launch::async, [fd] { return write_command(fd, "EX"); });
+  EXPECT_EQ(result.wait_for(std::chrono::milliseconds(1200)), std::future_status::timeout);
+  network.cut();
+  EXPECT_EQ(result.wait_for(std::chrono::milliseconds(500)), std::future_status::timeout);
+  ASSERT_TRUE(foreign_unlock("test/long"));
+  EXPECT_EQ(result.get(), 0);
+}
+
 TEST_F(GoDlm, WithoutAServerEveryAcquireAnswersWithinASecond) {
   server_->kill();
   const auto begin = std::chrono::steady_clock::now();
