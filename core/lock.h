@@ -134,6 +134,8 @@ struct Claim {
   uint32_t turns = 0;              ///< So many more are granted under it when it is contended.
   bool stood_back = false;         ///< A timer lets newcomers go on after a while.
   LockErrc error = LockErrc::kOk;  ///< Of the last acquire.
+  bool doubted = false;            ///< A deadlock was its answer, which is looked at once more:
+  TimerId second_look = TimerId::kNone;  ///< then; until then it counts as under way.
   OwnerId asked_for = OwnerId::kNone;
   TokenBlock tokens;
 };

@@ -155,7 +155,8 @@ class LockBackend {
   /// until then. NL is asked for, and kept, only where nodes share the value block. With `now`,
   /// fail with kWouldBlock rather than wait. One acquire of a claim at a time; it is answered by
   /// one `granted` or `failed`, unless the claim is released first. Of two conversions that block
-  /// each other for ever, one fails with kDeadlock. A claim whose first acquire failed is gone.
+  /// each other for ever, one fails with kDeadlock; it may be asked for again. A claim whose first
+  /// acquire failed is gone.
   virtual void acquire(ClaimId claim, std::string_view lockspace, std::string_view name, Mode mode,
                        bool now) = 0;
   /// Where traits().slots and other_nodes: the same for slots, so many in all as the claim needs,

@@ -143,10 +143,7 @@ std::optional<LockErrc> LockTable::decide(Owner& owner, Request request, Client 
 std::optional<LockErrc> LockTable::enqueue(Owner& owner, Request request, Client client,
                                            bool converting) {
   Lock& lock = *owner.lock;
-  if (converting && lock.conversion_deadlock(owner, request.want)) {
-    ++lock.stats.deadlocks;
-    return LockErrc::kDeadlock;
-  }
+  if (converting && lock.conversion_deadlock(owner, request.want)) return LockErrc::kDeadlock;
   if (!quota.take(client.uid, Quota::kWaiters)) return LockErrc::kLimit;
   auto wait = std::make_unique<Wait>();
   wait->request = std::move(request);
@@ -163,7 +160,6 @@ std::optional<LockErrc> LockTable::enqueue(Owner& owner, Request request, Client
   graph_.waits(owner);
   note_change(lock);
   if (graph_.deadlocked(owner)) {
-    ++lock.stats.deadlocks;
     finish_wait(owner);
     advance(lock);  // The queue that formed behind it in this call is empty; one rule for all.
     return LockErrc::kDeadlock;

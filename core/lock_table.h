@@ -121,6 +121,9 @@ class LockTable final : public ClaimEvents {
   /// As long as that somebody here holds on, newcomers stand back so long, and then as many go on:
   /// the other node may have given up, and not every backend says so.
   static constexpr Duration kStandBack = std::chrono::milliseconds(500);
+  /// A deadlock over several nodes that is one is still there so much later. What a node has been
+  /// told to give up, as when a process was killed, others may believe to wait for an instant more.
+  static constexpr Duration kSecondLook = std::chrono::milliseconds(100);
 
   void write_lvb(Lock& lock, std::string_view value);
 
@@ -179,6 +182,10 @@ class LockTable final : public ClaimEvents {
   std::optional<LockErrc> enqueue(Owner& owner, Request request, Client client, bool converting);
   std::optional<LockErrc> claim_for(Lock& lock, Owner& owner, const Request& request);
   void acquire(Claim& claim, Mode mode, SlotClaim slots, bool now);
+  void ask_backend(Claim& claim, bool now);
+  bool doubts(Claim& claim);
+  void look_again(Claim& claim);
+  bool end_doubt(Claim& claim);
   void forget(Claim& claim);
   LockErrc grant(Owner& owner, Request& request, Client client, const Wait* waited);
   void grant_waiter(Owner& owner);
@@ -206,7 +213,7 @@ class LockTable final : public ClaimEvents {
   void note_grant(const Owner& owner, bool had, const Wait* waited);
   void note_end_of_hold(const Owner& owner, Happening::Kind kind, std::string_view why);
   void note_wait(const Owner& owner);
-  void note_end_of_wait(const Lock& lock, const Wait& wait, LockErrc result);
+  void note_end_of_wait(Lock& lock, const Wait& wait, LockErrc result);
   void note_refusal(const Owner& owner, const Client& client, Share want, LockErrc result);
   void note_trouble(Lockspace& space);
   void unlink_idle(Lock& lock);

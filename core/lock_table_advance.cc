@@ -88,7 +88,7 @@ void LockTable::finish_wait(Owner& owner) {
   owner.wait.reset();
   if (lock.asking() && !lock.claim->in_call && lock.claim->asked_for == owner.id) {
     lock.claim->asked_for = OwnerId::kNone;
-    lock.space->backend->cancel(lock.claim->id);
+    if (!end_doubt(*lock.claim)) lock.space->backend->cancel(lock.claim->id);
   }
   note_change(lock);
 }

@@ -92,24 +92,58 @@ void LockTable::anchor(Lock& lock) {
 }
 
 void LockTable::acquire(Claim& claim, Mode mode, SlotClaim slots, bool now) {
+  // Slots beside a stronger mode are only this node's, until that is given up.
+  claim.asked = mode;
+  claim.asked_slots = mode == Mode::kCW && slots.count != 0 ? slots : SlotClaim{};
+  claim.doubted = false;
+  ask_backend(claim, now);
+}
+
+void LockTable::ask_backend(Claim& claim, bool now) {
   claim.asking = true;
   claim.in_call = true;
   claim.error = LockErrc::kOk;
   const Lock& lock = *claim.lock;
   LockBackend& backend = *lock.space->backend;
-  // Slots beside a stronger mode are only this node's, until that is given up.
-  claim.asked = mode;
-  claim.asked_slots = mode == Mode::kCW && slots.count != 0 ? slots : SlotClaim{};
   if (claim.asked_slots.count != 0 && backend.traits().other_nodes) {
-    backend.acquire_slots(claim.id, lock.space->name, lock.name(), slots, now);
+    backend.acquire_slots(claim.id, lock.space->name, lock.name(), claim.asked_slots, now);
   } else {
-    backend.acquire(claim.id, lock.space->name, lock.name(), mode, now);
+    backend.acquire(claim.id, lock.space->name, lock.name(), claim.asked, now);
   }
   claim.in_call = false;
 }
 
+// Is the deadlock that the backend sees to be looked at once more?
+bool LockTable::doubts(Claim& claim) {
+  const Owner* owner = owners_.find(claim.asked_for);
+  if (owner == nullptr || !owner->wait || owner->wait->request.now) return false;
+  if (std::exchange(claim.doubted, true)) return false;
+  claim.second_look = timers_.schedule(timers_.now() + kSecondLook, [this, id = claim.id] {
+    const Delivery delivery(*this);
+    look_again(*claims_.find(id));
+  });
+  return true;
+}
+
+void LockTable::look_again(Claim& claim) {
+  claim.second_look = TimerId::kNone;
+  ask_backend(claim, false);
+  if (claim.asking) return;
+  claim.error == LockErrc::kOk ? advance(*claim.lock) : failed(claim.id, claim.error);
+}
+
+// True if there was one: then nothing is asked for.
+bool LockTable::end_doubt(Claim& claim) {
+  if (claim.second_look == TimerId::kNone) return false;
+  timers_.cancel(std::exchange(claim.second_look, TimerId::kNone));
+  claim.asking = false;
+  if (!claim.held) forget(claim);
+  return true;
+}
+
 // The backend knows the claim no more; answers that are under way find nothing.
 void LockTable::forget(Claim& claim) {
+  timers_.cancel(claim.second_look);
   claim.lock->claim = nullptr;
   claims_.erase(claim.id);
 }
@@ -134,6 +168,7 @@ void LockTable::granted(ClaimId id, Mode mode, TokenBlock tokens) {
 void LockTable::failed(ClaimId id, LockErrc why) {
   Claim* claim = claims_.find(id);
   if (claim == nullptr) return;
+  if (why == LockErrc::kDeadlock && !claim->in_call && doubts(*claim)) return;
   claim->asking = false;
   claim->error = why;
   if (claim->in_call) return;

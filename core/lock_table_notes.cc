@@ -51,13 +51,16 @@ void LockTable::note_wait(const Owner& owner) {
   noted.process = wait.process;
 }
 
-void LockTable::note_end_of_wait(const Lock& lock, const Wait& wait, LockErrc result) {
+void LockTable::note_end_of_wait(Lock& lock, const Wait& wait, LockErrc result) {
   ++lock.space->stats.refusals.at(static_cast<size_t>(result));
   if (wait.request.now) return;
   auto kind = Happening::Kind::kRefused;
   if (result == LockErrc::kTimedOut) kind = Happening::Kind::kTimeout;
   if (result == LockErrc::kInterrupted) kind = Happening::Kind::kInterrupted;
-  if (result == LockErrc::kDeadlock) kind = Happening::Kind::kDeadlock;
+  if (result == LockErrc::kDeadlock) {
+    kind = Happening::Kind::kDeadlock;
+    ++lock.stats.deadlocks;
+  }
   Happening& noted = note(kind, lock, wait.request.want, wait.client);
   noted.process = wait.process;
   noted.waited = true;
@@ -70,6 +73,7 @@ void LockTable::note_refusal(const Owner& owner, const Client& client, Share wan
                              LockErrc result) {
   ++owner.lock->space->stats.refusals[static_cast<size_t>(result)];
   if (result == LockErrc::kDeadlock) {
+    ++owner.lock->stats.deadlocks;
     note(Happening::Kind::kDeadlock, *owner.lock, want, client);
   }
 }

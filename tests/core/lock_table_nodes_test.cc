@@ -190,6 +190,7 @@ class Cluster {
   void step() {
     Node& node = *nodes_[pick(kNodes)];
     const size_t what = pick(20);
+    if (pick(50) == 0) pass(node, LockTable::kSecondLook);
     if (what < 6) return deliver_up(node);
     if (what < 12) return deliver_down(node);
     if (node.owners.size() < 4) {
@@ -221,6 +222,7 @@ class Cluster {
     node.down.pop_front();
     event(node.events());
   }
+  static void pass(Node& node, Duration time) { node.timers.advance(node.timers.now() + time); }
   void quiet() {
     int rounds = 0;
     for (bool busy = true; busy;) {
@@ -230,6 +232,11 @@ class Cluster {
         busy = busy || !node->up.empty() || !node->down.empty();
         deliver_up(*node);
         deliver_down(*node);
+      }
+      if (busy) continue;
+      for (const auto& node : nodes_) {
+        pass(*node, LockTable::kSecondLook);
+        busy = busy || !node->up.empty();
       }
     }
   }
