@@ -183,6 +183,7 @@ class LockTable final : public ClaimEvents {
   std::optional<LockErrc> claim_for(Lock& lock, Owner& owner, const Request& request);
   void acquire(Claim& claim, Mode mode, SlotClaim slots, bool now);
   void ask_backend(Claim& claim, bool now);
+  bool give_up_in_vain(const Claim& claim);
   bool doubts(Claim& claim);
   void look_again(Claim& claim);
   bool end_doubt(Claim& claim);

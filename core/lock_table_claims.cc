@@ -52,24 +52,38 @@ std::optional<LockErrc> LockTable::claim_for(Lock& lock, Owner& owner, const Req
   };
   if (lock.claim != nullptr && ready(*lock.claim)) return take_turn(*lock.claim);
   if (lock.asking()) return std::nullopt;
-  Claim& claim = claim_of(lock);
-  claim.weakening = false;
-  claim.asked_for = owner.id;
   // Until the grant the owner holds what it has, and it may not come to the grant.
   Mode all = owner.holding ? join(need, owner.held.mode) : need;
   // Slots go with no other mode: for both at once nobody else may have anything.
   if (owner.holding && owner.held.above_null() && owner.held.is_slot() != is_slot) all = Mode::kEX;
-  if (&lock == out_of_reach_) {
-    claim.error = LockErrc::kUnreachable;
-  } else {
-    acquire(claim, all, slots, request.now);
-  }
-  if (ready(claim)) return take_turn(claim);
-  if (claim.asking) return std::nullopt;
+  const auto ask = [&] {
+    Claim& claim = claim_of(lock);
+    claim.weakening = false;
+    claim.asked_for = owner.id;
+    if (&lock == out_of_reach_) {
+      claim.error = LockErrc::kUnreachable;
+    } else {
+      acquire(claim, all, slots, request.now);
+    }
+    return &claim;
+  };
+  Claim* claim = ask();
+  if (give_up_in_vain(*claim)) claim = ask();
+  if (ready(*claim)) return take_turn(*claim);
+  if (claim->asking) return std::nullopt;
   // A grant of too little is none.
-  const LockErrc why = claim.error == LockErrc::kOk ? LockErrc::kNotSupported : claim.error;
-  if (!claim.held) forget(claim);
+  const LockErrc why = claim->error == LockErrc::kOk ? LockErrc::kNotSupported : claim->error;
+  if (!claim->held) forget(*claim);
   return why;
+}
+
+// To convert what nobody here needs was in vain: others wait for that very claim. True if it is
+// given up; then it is asked for anew, behind them.
+bool LockTable::give_up_in_vain(const Claim& claim) {
+  if (claim.error != LockErrc::kDeadlock || claim.asking || !claim.held) return false;
+  if (claim.lock->needed(nullptr, {}) != Mode::kNL) return false;
+  give_up(*claim.lock);
+  return true;
 }
 
 Claim& LockTable::claim_of(Lock& lock) {
@@ -113,11 +127,14 @@ void LockTable::ask_backend(Claim& claim, bool now) {
   claim.in_call = false;
 }
 
-// Is the deadlock that the backend sees to be looked at once more?
+// Is the deadlock that the backend sees to be looked at once more? Who holds nothing is in none:
+// others wait for what somebody else holds here, who will let it go.
 bool LockTable::doubts(Claim& claim) {
   const Owner* owner = owners_.find(claim.asked_for);
   if (owner == nullptr || !owner->wait || owner->wait->request.now) return false;
-  if (std::exchange(claim.doubted, true)) return false;
+  const bool holds = owner->holding && owner->held.above_null();
+  if (std::exchange(claim.doubted, true) && holds) return false;
+  claim.asking = true;
   claim.second_look = timers_.schedule(timers_.now() + kSecondLook, [this, id = claim.id] {
     const Delivery delivery(*this);
     look_again(*claims_.find(id));
@@ -168,14 +185,15 @@ void LockTable::granted(ClaimId id, Mode mode, TokenBlock tokens) {
 void LockTable::failed(ClaimId id, LockErrc why) {
   Claim* claim = claims_.find(id);
   if (claim == nullptr) return;
-  if (why == LockErrc::kDeadlock && !claim->in_call && doubts(*claim)) return;
   claim->asking = false;
   claim->error = why;
   if (claim->in_call) return;
   Lock& lock = *claim->lock;
+  const Delivery delivery(*this);
+  if (give_up_in_vain(*claim)) return advance(lock);
+  if (why == LockErrc::kDeadlock && doubts(*claim)) return;
   const OwnerId asked_for = claim->asked_for;
   if (!claim->held) forget(*claim);
-  const Delivery delivery(*this);
   Owner* owner = owners_.find(asked_for);
   const bool waited = owner != nullptr && owner->wait;
   // Those behind it would ask the same backend, and wait as long, one after the other. Who would
@@ -244,7 +262,9 @@ void LockTable::lost(ClaimId id, std::string_view why) {
   Claim* claim = claims_.find(id);
   if (claim == nullptr) return;
   Lock& lock = *claim->lock;
+  const bool crossed = claim->asking;  // What was asked meanwhile may be granted, to nobody.
   forget(*claim);
+  if (crossed) lock.space->backend->release(id);
   lose_all(lock, why, Happening::Kind::kLost);
 }
 

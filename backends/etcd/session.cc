@@ -17,9 +17,10 @@ constexpr Duration kOpenTime = std::chrono::seconds(3);
 constexpr Duration kLongestSilence = std::chrono::seconds(2);
 constexpr Duration kLongestBeat = std::chrono::seconds(3);
 // Of a short lease: a beat after a sixth, a third of silence, then a fifth for each next member. Of
-// its nine tenths that leaves time for two.
+// its nine tenths that leaves time for two, from four seconds on.
 constexpr int kBeats = 6;
 constexpr int kOpenings = 5;
+constexpr Duration kShortestOpening = std::chrono::seconds(1);
 constexpr Duration kFirstBackoff = milliseconds(50);
 constexpr Duration kLongestBackoff = std::chrono::seconds(2);
 constexpr auto kFarewell = std::chrono::seconds(1);
@@ -65,6 +66,7 @@ void Session::open() {
 
 void Session::connect() {
   since_ = Clock::now();
+  open_until_ = since_ + open_time();
   rpc_ = std::make_unique<net::Rpc>(loop_, thread_, url_.members[member_ % url_.members.size()],
                                     addresses_.front());
   addresses_.pop_front();
@@ -273,8 +275,8 @@ bool Session::has_written(const wire::TxnResponse& answer) {
 // While a lease is at stake and others can be asked, a member that hangs must leave time for them:
 // etcd 3.4 holds reads for 5 s and more when the leader that was to confirm one has gone.
 Duration Session::open_time() const {
-  const bool hurry = holds_lease() && url_.members.size() > 1;
-  return hurry ? std::min<Duration>(ttl_ / kOpenings, kOpenTime) : kOpenTime;
+  if (!holds_lease() || url_.members.size() == 1) return kOpenTime;
+  return std::clamp<Duration>(ttl_ / kOpenings, kShortestOpening, kOpenTime);
 }
 
 // So often is looked whether something is late.
@@ -284,7 +286,7 @@ void Session::tick() {
   const TimePoint now = Clock::now();
   const Duration silence = std::min<Duration>(url_.lease / 3, kLongestSilence);
   if (!up()) {
-    if (rpc_ != nullptr && now - since_ > open_time()) down("it does not answer");
+    if (rpc_ != nullptr && now > open_until_) down("it does not answer");
     return;
   }
   const auto oldest = rpc_->unanswered_since();

@@ -115,7 +115,7 @@ class Session {
   /// Of the beginning: whatever is refused there ends it.
   void opening_failed(const grpc::Status& status);
   void tick();
-  /// How long a member has for all that makes it up.
+  /// How long a member has, from now on, for all that makes it up.
   Duration open_time() const;
 
   EventLoop& loop_;
@@ -132,6 +132,7 @@ class Session {
   std::deque<net::Address> addresses_;  ///< Of it, those that were not tried yet.
   Stage stage_ = Stage::kDown;
   TimePoint since_;  ///< When it was connected to; when it came up.
+  TimePoint open_until_;
   int64_t lease_ = 0;
   Duration ttl_{};
   std::vector<int64_t> former_;  ///< Leases that we do not use any more; to be revoked.

@@ -129,6 +129,7 @@ void RedisBackend::is_foreign(std::string_view key) {
 // The server may be back in a moment.
 void RedisBackend::wait_for_server(Claim& claim) {
   if (node_.refused()) return fail(claim, LockErrc::kUnreachable);
+  loop_.timers.cancel(claim.ask->patience);  // Asked for while the connection went down.
   claim.ask->patience =
       loop_.timers.schedule(loop_.timers.now() + kPatience, [this, op = claim.ask->op] {
         Claim* late = find_op(op);
@@ -164,8 +165,12 @@ void RedisBackend::answered(uint64_t op, const Answer& answer) {
     is_foreign(answer.back());
     return fail(*claim, LockErrc::kUnreachable);
   }
-  if (what == "deadlock") return fail(*claim, LockErrc::kDeadlock);
-  if (what == "queued") claim->ask->queued = true;  // A message follows.
+  if (what == "deadlock") {
+    // Then the server has what was given up in a silence, and was granted since.
+    if (!claim->held) node_.call({"release", claim->place}, {});
+    return fail(*claim, LockErrc::kDeadlock);
+  }
+  claim->ask->queued = what == "queued";  // Then a message follows.
   if (what != "grace") return;
   if (claim->ask->cancelled) return fail(*claim, LockErrc::kInterrupted);
   if (claim->ask->now) return fail(*claim, LockErrc::kUnreachable);

@@ -66,8 +66,10 @@ class AsyncBackend : public BlindBackend {
     if (pending(claim) != nullptr) ++breaches;  // One acquire of a claim at a time.
     asks.push_back(asked);
     if (refuse_at_once) {
+      const LockErrc why = *refuse_at_once;
+      if (refuse_once) refuse_at_once.reset();
       asks.pop_back();
-      events_->failed(claim, *refuse_at_once);
+      events_->failed(claim, why);
     } else if (grant_at_once_with) {
       grant(*grant_at_once_with);
     }
@@ -100,6 +102,7 @@ class AsyncBackend : public BlindBackend {
   std::vector<Ask> asks;
   std::vector<ClaimId> released;
   std::optional<LockErrc> refuse_at_once;
+  bool refuse_once = false;                    ///< And no more after it.
   std::optional<uint64_t> grant_at_once_with;  ///< That many tokens.
   uint64_t next_token = 1;
   int breaches = 0;

@@ -65,5 +65,58 @@ TEST_F(LockTableSecondLook, WhoGoesBeforeTheSecondLookIsNotAskedForAgain) {
   EXPECT_TRUE(holds(owner, Mode::kPR));
 }
 
+// Another node's conversion waits for the claim that nobody here needs any more.
+TEST_F(LockTableSecondLook, AClaimThatNobodyNeedsIsGivenUpAndAskedForAnew) {
+  for (const bool at_once : {false, true}) {
+    const OwnerId holds = granted_owner(Mode::kPR, 1);
+    const OwnerId next = waiter(Mode::kEX);
+    const OwnerId last = waiter(Mode::kEX);
+    const ClaimId before = lock().claim->id;
+    released.clear();
+    refuse_once = true;
+    if (at_once) refuse_at_once = LockErrc::kDeadlock;
+    table.release(holds);
+    if (!at_once) {
+      ASSERT_THAT(asks, SizeIs(1));
+      fail(LockErrc::kDeadlock);
+    }
+    EXPECT_THAT(released, ElementsAre(before));
+    EXPECT_THAT(observer.take(), IsEmpty());
+    ASSERT_THAT(asks, SizeIs(1));
+    EXPECT_NE(oldest().claim, before);
+    grant();
+    EXPECT_THAT(observer.take(), ElementsAre(Answer{next, kOk}));
+    table.cancel(last);
+    table.release(next);
+    observer.take();
+  }
+}
+
+TEST_F(LockTableSecondLook, WhoHoldsNothingIsInNoDeadlock) {
+  const OwnerId holds = granted_owner(Mode::kCR, 1);
+  const OwnerId next = waiter(Mode::kPW);
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_THAT(asks, SizeIs(1));
+    fail(LockErrc::kDeadlock);
+    EXPECT_THAT(observer.take(), IsEmpty());
+    pass(LockTable::kSecondLook);
+  }
+  grant();
+  EXPECT_THAT(observer.take(), ElementsAre(Answer{next, kOk}));
+  EXPECT_TRUE(table.find(holds)->holding);
+}
+
+TEST_F(LockTableSecondLook, WhatIsLostBeforeItIsGivenUpToo) {
+  const OwnerId owner = granted_owner(Mode::kPR, 1);
+  EXPECT_EQ(ask(owner, Mode::kEX), std::nullopt);
+  fail(LockErrc::kDeadlock);
+  const ClaimId claim = lock().claim->id;
+  events().lost(claim, "gone");
+  EXPECT_THAT(released, ElementsAre(claim));
+  EXPECT_THAT(observer.take(), ElementsAre(Answer{owner, LockErrc::kLost}));
+  pass(LockTable::kSecondLook);
+  EXPECT_THAT(asks, IsEmpty());
+}
+
 }  // namespace
 }  // namespace lockfs
