@@ -203,6 +203,35 @@ TEST_F(RedisFaults, WhoAsksInASilenceHearsSoonAndWhoWaitedBeforeWaitsOn) {
   EXPECT_EQ(write_command(up, "EX timeout=5s"), 0);
 }
 
+// Whoever is next here asks while the connection goes down.
+TEST_F(RedisFaults, WhoIsNextAfterACancelInASilenceWaitsOnWhenTheServerIsThereAgain) {
+  const RedisServer server;
+  server.is_known();
+  Proxy network(server.port());
+  const Mount near({}, at(server.port(), "20s"));
+  const Mount far({}, at(network.port(), "20s"));
+  const int held = open_lock(near, "next");
+  ASSERT_EQ(write_command(held, "EX timeout=5s"), 0);
+  const int first = open_lock(far, "next");
+  auto gives_up =
+      std::async(std::launch::async, [first] { return write_command(first, "EX timeout=500ms"); });
+  ASSERT_TRUE(eventually([&] { return waiters(near, "next") == 1; }));
+  const int second = open_lock(far, "next");
+  auto waits =
+      std::async(std::launch::async, [second] { return write_command(second, "EX timeout=20s"); });
+  ASSERT_TRUE(eventually([&] { return waiters(far, "next") == 2; }));
+  network.part(true);
+  EXPECT_EQ(gives_up.get(), ETIMEDOUT);
+  ASSERT_TRUE(eventually([&] {
+    return picture_value(slurp(far.path() + "/.lockfs/traits"), "default.status.state") != "up";
+  }));
+  network.part(false);
+  EXPECT_EQ(waits.wait_for(std::chrono::milliseconds(1500)), std::future_status::timeout)
+      << far.log();
+  ASSERT_EQ(write_command(held, "UN"), 0);
+  EXPECT_EQ(waits.get(), 0);
+}
+
 // It is read in pieces; what changes between two of them is seen as well.
 TEST_F(RedisFaults, AMountThatComesToManyLocksSeesThemAllAsTheyAreInTheEnd) {
   const RedisServer server;
