@@ -127,13 +127,11 @@ void LockTable::ask_backend(Claim& claim, bool now) {
   claim.in_call = false;
 }
 
-// Is the deadlock that the backend sees to be looked at once more? Who holds nothing is in none:
-// others wait for what somebody else holds here, who will let it go.
+// Is the deadlock that the backend sees to be looked at once more?
 bool LockTable::doubts(Claim& claim) {
   const Owner* owner = owners_.find(claim.asked_for);
   if (owner == nullptr || !owner->wait || owner->wait->request.now) return false;
-  const bool holds = owner->holding && owner->held.above_null();
-  if (std::exchange(claim.doubted, true) && holds) return false;
+  if (std::exchange(claim.doubted, true)) return false;
   claim.asking = true;
   claim.second_look = timers_.schedule(timers_.now() + kSecondLook, [this, id = claim.id] {
     const Delivery delivery(*this);

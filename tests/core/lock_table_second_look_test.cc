@@ -92,20 +92,6 @@ TEST_F(LockTableSecondLook, AClaimThatNobodyNeedsIsGivenUpAndAskedForAnew) {
   }
 }
 
-TEST_F(LockTableSecondLook, WhoHoldsNothingIsInNoDeadlock) {
-  const OwnerId holds = granted_owner(Mode::kCR, 1);
-  const OwnerId next = waiter(Mode::kPW);
-  for (int i = 0; i < 5; ++i) {
-    ASSERT_THAT(asks, SizeIs(1));
-    fail(LockErrc::kDeadlock);
-    EXPECT_THAT(observer.take(), IsEmpty());
-    pass(LockTable::kSecondLook);
-  }
-  grant();
-  EXPECT_THAT(observer.take(), ElementsAre(Answer{next, kOk}));
-  EXPECT_TRUE(table.find(holds)->holding);
-}
-
 TEST_F(LockTableSecondLook, WhatIsLostBeforeItIsGivenUpToo) {
   const OwnerId owner = granted_owner(Mode::kPR, 1);
   EXPECT_EQ(ask(owner, Mode::kEX), std::nullopt);

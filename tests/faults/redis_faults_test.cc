@@ -44,6 +44,9 @@ class RedisFaults : public DescriptorTest {
     const std::string key = "total_connections_received:";
     return std::atoi(stats.c_str() + stats.find(key) + key.size());
   }
+  static std::future<int> asks(int fd, const std::string& words = "EX") {
+    return std::async(std::launch::async, [=] { return write_command(fd, words); });
+  }
   // What the server has of a lock: its nodes, and what they hold and want.
   static std::string record(const RedisServer& server, const std::string& name) {
     return server.command({"HGETALL", "lockfs:lock:default/" + name});
@@ -182,9 +185,6 @@ TEST_F(RedisFaults, WhoAsksInASilenceHearsSoonAndWhoWaitedBeforeWaitsOn) {
   ASSERT_EQ(write_command(held, "EX timeout=5s"), 0);
   const int up = open_lock(far, "up");
   ASSERT_EQ(write_command(up, "PR timeout=5s"), 0);
-  const auto asks = [&](int fd) {
-    return std::async(std::launch::async, [fd] { return write_command(fd, "EX"); });
-  };
   auto waits = asks(open_lock(far, "queue"));
   ASSERT_TRUE(eventually([&] { return waiters(near, "queue") == 1; }));
   network.part(true);
@@ -212,13 +212,9 @@ TEST_F(RedisFaults, WhoIsNextAfterACancelInASilenceWaitsOnWhenTheServerIsThereAg
   const Mount far({}, at(network.port(), "20s"));
   const int held = open_lock(near, "next");
   ASSERT_EQ(write_command(held, "EX timeout=5s"), 0);
-  const int first = open_lock(far, "next");
-  auto gives_up =
-      std::async(std::launch::async, [first] { return write_command(first, "EX timeout=500ms"); });
+  auto gives_up = asks(open_lock(far, "next"), "EX timeout=500ms");
   ASSERT_TRUE(eventually([&] { return waiters(near, "next") == 1; }));
-  const int second = open_lock(far, "next");
-  auto waits =
-      std::async(std::launch::async, [second] { return write_command(second, "EX timeout=20s"); });
+  auto waits = asks(open_lock(far, "next"), "EX timeout=20s");
   ASSERT_TRUE(eventually([&] { return waiters(far, "next") == 2; }));
   network.part(true);
   EXPECT_EQ(gives_up.get(), ETIMEDOUT);
