@@ -207,6 +207,7 @@ class LockTable final : public ClaimEvents {
   bool gives_turn(const Lock& lock) const;
   static bool strict_turns(const Claim& claim);
   void stand_back(Claim& claim);
+  bool is_for_patient(const Claim& claim) const;
   bool asks_patiently(const Lock& lock) const;
   bool refuse_impatient(Lock& lock);
   void collect(Lock& lock);

@@ -59,10 +59,14 @@ void LockTable::grant_waiter(Owner& owner) {
   events_.push_back({owner.id, result, {}, false});
 }
 
-// Is the claim being asked for on behalf of somebody who waits as long as it takes?
-bool LockTable::asks_patiently(const Lock& lock) const {
-  const Owner* asker = lock.asking() ? owners_.find(lock.claim->asked_for) : nullptr;
+// Was it asked for on behalf of somebody who waits as long as it takes?
+bool LockTable::is_for_patient(const Claim& claim) const {
+  const Owner* asker = owners_.find(claim.asked_for);
   return asker != nullptr && asker->wait && !asker->wait->request.now;
+}
+
+bool LockTable::asks_patiently(const Lock& lock) const {
+  return lock.asking() && is_for_patient(*lock.claim);
 }
 
 // Those who would not wait have waited for the claim's answer only, and only if it is near. True

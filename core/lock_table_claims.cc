@@ -129,9 +129,7 @@ void LockTable::ask_backend(Claim& claim, bool now) {
 
 // Is the deadlock that the backend sees to be looked at once more?
 bool LockTable::doubts(Claim& claim) {
-  const Owner* owner = owners_.find(claim.asked_for);
-  if (owner == nullptr || !owner->wait || owner->wait->request.now) return false;
-  if (std::exchange(claim.doubted, true)) return false;
+  if (!is_for_patient(claim) || std::exchange(claim.doubted, true)) return false;
   claim.asking = true;
   claim.second_look = timers_.schedule(timers_.now() + kSecondLook, [this, id = claim.id] {
     const Delivery delivery(*this);
@@ -190,15 +188,12 @@ void LockTable::failed(ClaimId id, LockErrc why) {
   const Delivery delivery(*this);
   if (give_up_in_vain(*claim)) return advance(lock);
   if (why == LockErrc::kDeadlock && doubts(*claim)) return;
-  const OwnerId asked_for = claim->asked_for;
-  if (!claim->held) forget(*claim);
-  Owner* owner = owners_.find(asked_for);
-  const bool waited = owner != nullptr && owner->wait;
   // Those behind it would ask the same backend, and wait as long, one after the other. Who would
   // not wait hears it sooner than they: when nothing is granted yet.
-  const bool patient = waited && !owner->wait->request.now;
-  if (why == LockErrc::kUnreachable && patient) out_of_reach_ = &lock;
-  waited ? fail_wait(*owner, why) : advance(lock);
+  if (why == LockErrc::kUnreachable && is_for_patient(*claim)) out_of_reach_ = &lock;
+  Owner* owner = owners_.find(claim->asked_for);
+  if (!claim->held) forget(*claim);
+  owner != nullptr && owner->wait ? fail_wait(*owner, why) : advance(lock);
   out_of_reach_ = nullptr;
 }
 

@@ -65,8 +65,7 @@ void Session::open() {
 }
 
 void Session::connect() {
-  since_ = Clock::now();
-  open_until_ = since_ + open_time();
+  open_until_ = Clock::now() + open_time();
   rpc_ = std::make_unique<net::Rpc>(loop_, thread_, url_.members[member_ % url_.members.size()],
                                     addresses_.front());
   addresses_.pop_front();
@@ -158,7 +157,6 @@ void Session::resume() {
 
 void Session::ready() {
   stage_ = Stage::kUp;
-  since_ = Clock::now();
   trouble_.clear();
   backoff_ = Duration::zero();
   if (!logged_.empty()) spdlog::info("etcd: {} is there again", url_.words());

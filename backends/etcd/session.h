@@ -131,8 +131,7 @@ class Session {
   size_t member_ = 0;                   ///< Which of the members, counted on and on.
   std::deque<net::Address> addresses_;  ///< Of it, those that were not tried yet.
   Stage stage_ = Stage::kDown;
-  TimePoint since_;  ///< When it was connected to; when it came up.
-  TimePoint open_until_;
+  TimePoint open_until_;  ///< Then it must be up.
   int64_t lease_ = 0;
   Duration ttl_{};
   std::vector<int64_t> former_;  ///< Leases that we do not use any more; to be revoked.

@@ -269,12 +269,17 @@ void RedisBackend::went_down(const std::string& /*why*/) {
 // A cancel that came too late waits for a message that may be lost with the connection. What the
 // server has granted by it is found, and given up, when it is there again.
 void RedisBackend::end_cancelled() {
-  std::vector<uint64_t> cancelled;
-  for (const auto& [op, claim] : by_op_) {
-    if (claim->ask->cancelled) cancelled.push_back(op);
-  }
-  for (const uint64_t op : cancelled) {
-    if (Claim* claim = find_op(op)) fail(*claim, LockErrc::kInterrupted);
+  each_ask([this](Claim& claim) {
+    if (claim.ask->cancelled) fail(claim, LockErrc::kInterrupted);
+  });
+}
+
+// What is done with one may end others.
+void RedisBackend::each_ask(const std::function<void(Claim&)>& act) {
+  std::vector<uint64_t> ops;
+  for (const auto& [op, claim] : by_op_) ops.push_back(op);
+  for (const uint64_t op : ops) {
+    if (Claim* claim = find_op(op)) act(*claim);
   }
 }
 
@@ -325,12 +330,9 @@ void RedisBackend::told(const std::vector<std::string_view>& parts) {
 
 void RedisBackend::grace_ended() {
   events_->reach_changed();
-  std::vector<uint64_t> ops;
-  for (const auto& [op, claim] : by_op_) ops.push_back(op);
-  for (const uint64_t op : ops) {
-    Claim* claim = find_op(op);
-    if (claim != nullptr && !claim->ask->sent && !claim->ask->cancelled) send(*claim);
-  }
+  each_ask([this](Claim& claim) {
+    if (!claim.ask->sent && !claim.ask->cancelled) send(claim);
+  });
 }
 
 }  // namespace lockfs

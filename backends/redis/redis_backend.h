@@ -115,6 +115,7 @@ class RedisBackend final : public LockBackend, private redis::NodeEvents {
   void fail(Claim& claim, LockErrc why);
   void end_ask(Claim& claim);
   void end_cancelled();
+  void each_ask(const std::function<void(Claim&)>& act);
   void hint(Claim& claim);
   void show(Claim& claim, const std::string& words);
   bool may_keep(const Claim& claim) const;

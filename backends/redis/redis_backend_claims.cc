@@ -141,13 +141,9 @@ void RedisBackend::wait_for_server(Claim& claim) {
 
 // Who has no place in the server's queue waits for it like all who ask now.
 void RedisBackend::wait_for_word() {
-  std::vector<uint64_t> ops;
-  for (const auto& [op, claim] : by_op_) {
-    if (!claim->ask->queued) ops.push_back(op);
-  }
-  for (const uint64_t op : ops) {
-    if (Claim* claim = find_op(op)) wait_for_server(*claim);
-  }
+  each_ask([this](Claim& claim) {
+    if (!claim.ask->queued) wait_for_server(claim);
+  });
 }
 
 // By the answer or by a message, whichever comes first. Without a word the connection ended; the
