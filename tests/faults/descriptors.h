@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cstdlib>
+#include <future>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -35,6 +36,10 @@ class DescriptorTest : public testing::Test {
     if (fd < 0) return errno;
     descriptors_.push_back(fd);
     return 0;
+  }
+  /// A command whose answer is waited for elsewhere.
+  static std::future<int> asks(int fd, const std::string& words = "EX") {
+    return std::async(std::launch::async, [=] { return write_command(fd, words); });
   }
   /// As that mount sees it.
   static size_t waiters(const Mount& mount, const std::string& name) {

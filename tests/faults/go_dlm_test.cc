@@ -186,8 +186,7 @@ TEST_F(GoDlm, WhoWaitsHearsWithinThreeSecondsThatTheServerSaysNothing) {
   Proxy network(server_->port());
   const Mount far({}, source(network.port(), "1m"));
   ASSERT_TRUE(foreign_lock("test/silent"));
-  const int fd = open_lock(far, "silent");
-  auto waits = std::async(std::launch::async, [fd] { return write_command(fd, "EX"); });
+  auto waits = asks(open_lock(far, "silent"));
   EXPECT_EQ(waits.wait_for(std::chrono::milliseconds(1200)), std::future_status::timeout);
   network.part(true);
   const auto begin = std::chrono::steady_clock::now();
@@ -199,10 +198,7 @@ TEST_F(GoDlm, WhoWaitsHearsWithinThreeSecondsThatTheServerSaysNothing) {
 TEST_F(GoDlm, AllWhoWaitHearWithinTwoSecondsThatTheServerIsGone) {
   ASSERT_TRUE(foreign_lock("test/queue"));
   std::vector<std::future<int>> results;
-  for (int i = 0; i < 10; ++i) {
-    const int fd = open_lock("queue");
-    results.push_back(std::async(std::launch::async, [fd] { return write_command(fd, "EX"); }));
-  }
+  for (int i = 0; i < 10; ++i) results.push_back(asks(open_lock("queue")));
   ASSERT_TRUE(eventually([&] { return waiters(*mount_, "queue") == 10; }));
   server_->kill();
   const auto begin = std::chrono::steady_clock::now();
@@ -214,8 +210,7 @@ TEST_F(GoDlm, WhoHasWaitedLongerThanPatienceOutlivesACut) {
   Proxy network(server_->port());
   const Mount far({}, source(network.port(), "10s"));
   ASSERT_TRUE(foreign_lock("test/long"));
-  const int fd = open_lock(far, "long");
-  auto result = std::async(std::launch::async, [fd] { return write_command(fd, "EX"); });
+  auto result = asks(open_lock(far, "long"));
   EXPECT_EQ(result.wait_for(std::chrono::milliseconds(1200)), std::future_status::timeout);
   network.cut();
   EXPECT_EQ(result.wait_for(std::chrono::milliseconds(500)), std::future_status::timeout);

@@ -10,7 +10,6 @@
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
-#include <future>
 #include <map>
 #include <string>
 #include <thread>
@@ -43,9 +42,6 @@ class RedisFaults : public DescriptorTest {
   static int connections(const std::string& stats) {
     const std::string key = "total_connections_received:";
     return std::atoi(stats.c_str() + stats.find(key) + key.size());
-  }
-  static std::future<int> asks(int fd, const std::string& words = "EX") {
-    return std::async(std::launch::async, [=] { return write_command(fd, words); });
   }
   // What the server has of a lock: its nodes, and what they hold and want.
   static std::string record(const RedisServer& server, const std::string& name) {
@@ -172,60 +168,6 @@ TEST_F(RedisFaults, WhoResumesTakesNothingFromWhoHasItInThisRunOfTheServer) {
   EXPECT_TRUE(eventually([&] { return exclusive(near, "other") == 0; })) << near.log();
   EXPECT_NE(write_command(held, "renew"), ESTALE) << own(held, "this.error");
   EXPECT_THAT(record(server, "twice"), HasSubstr(node(far)));
-}
-
-// What the server has not said a word of has no place there. Others keep theirs.
-TEST_F(RedisFaults, WhoAsksInASilenceHearsSoonAndWhoWaitedBeforeWaitsOn) {
-  const RedisServer server;
-  server.is_known();
-  Proxy network(server.port());
-  const Mount near({}, at(server.port(), "20s"));
-  const Mount far({}, at(network.port(), "20s"));
-  const int held = open_lock(near, "queue");
-  ASSERT_EQ(write_command(held, "EX timeout=5s"), 0);
-  const int up = open_lock(far, "up");
-  ASSERT_EQ(write_command(up, "PR timeout=5s"), 0);
-  auto waits = asks(open_lock(far, "queue"));
-  ASSERT_TRUE(eventually([&] { return waiters(near, "queue") == 1; }));
-  network.part(true);
-  const auto begin = std::chrono::steady_clock::now();
-  auto fresh = asks(open_lock(far, "fresh"));
-  auto upgrade = asks(up);
-  for (auto* result : {&fresh, &upgrade}) EXPECT_EQ(result->get(), EHOSTUNREACH);
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));
-  ASSERT_EQ(write_command(held, "UN"), 0);
-  network.part(false);
-  EXPECT_EQ(waits.get(), 0);
-  EXPECT_EQ(own(up, "this.mode"), "PR");
-  EXPECT_EQ(write_command(open_lock(near, "up"), "EX try"), EAGAIN);
-  // What it may have been granted meanwhile nobody has.
-  EXPECT_EQ(write_command(open_lock(near, "fresh"), "EX timeout=5s"), 0);
-  EXPECT_EQ(write_command(up, "EX timeout=5s"), 0);
-}
-
-// Whoever is next here asks while the connection goes down.
-TEST_F(RedisFaults, WhoIsNextAfterACancelInASilenceWaitsOnWhenTheServerIsThereAgain) {
-  const RedisServer server;
-  server.is_known();
-  Proxy network(server.port());
-  const Mount near({}, at(server.port(), "20s"));
-  const Mount far({}, at(network.port(), "20s"));
-  const int held = open_lock(near, "next");
-  ASSERT_EQ(write_command(held, "EX timeout=5s"), 0);
-  auto gives_up = asks(open_lock(far, "next"), "EX timeout=500ms");
-  ASSERT_TRUE(eventually([&] { return waiters(near, "next") == 1; }));
-  auto waits = asks(open_lock(far, "next"), "EX timeout=20s");
-  ASSERT_TRUE(eventually([&] { return waiters(far, "next") == 2; }));
-  network.part(true);
-  EXPECT_EQ(gives_up.get(), ETIMEDOUT);
-  ASSERT_TRUE(eventually([&] {
-    return picture_value(slurp(far.path() + "/.lockfs/traits"), "default.status.state") != "up";
-  }));
-  network.part(false);
-  EXPECT_EQ(waits.wait_for(std::chrono::milliseconds(1500)), std::future_status::timeout)
-      << far.log();
-  ASSERT_EQ(write_command(held, "UN"), 0);
-  EXPECT_EQ(waits.get(), 0);
 }
 
 // It is read in pieces; what changes between two of them is seen as well.
